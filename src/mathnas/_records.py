@@ -1,0 +1,134 @@
+"""Reading JSON records with checks, so that a damaged or foreign file gets one clear error.
+
+Kept free of dependencies: spaces and tables are read on devices that have numpy alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mathnas.errors import FileFormatError
+
+_MAX_BYTES = 512 * 2**20
+_T = TypeVar("_T")
+
+
+class Record:
+    """A JSON object together with where it stands, for error messages that point."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise FileFormatError(f"{where}: expected an object, but got {_shown(value)}.")
+        self._value: Mapping[str, Any] = value
+        self.where = where
+
+    def __contains__(self, key: str) -> bool:
+        return self._value.get(key) is not None
+
+    def get(self, key: str, kind: type[_T], default: _T | None = None) -> _T:
+        """The field `key`, which must be of type `kind`; `default` serves where it is absent."""
+        value = self._value.get(key)
+        if value is None:
+            if default is not None:
+                return default
+            raise FileFormatError(f"{self.where}: the field {key!r} is missing.")
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
+            raise FileFormatError(
+                f"{self.where}.{key}: expected {kind.__name__}, but got {_shown(value)}."
+            )
+        return value
+
+    def number(self, key: str) -> float | None:
+        """An optional number."""
+        return self.get(key, float) if key in self else None
+
+    def items(self, key: str) -> Sequence[tuple[str, Any]]:
+        """The entries of a list, each with where it stands."""
+        return [(f"{self.where}.{key}[{i}]", entry) for i, entry in enumerate(self.get(key, list))]
+
+    def record(self, key: str) -> Record:
+        return Record(self.get(key, dict), f"{self.where}.{key}")
+
+    def only(self, *keys: str) -> None:
+        """Refuse fields that nobody reads: they are misspellings more often than extensions."""
+        unknown = sorted(set(self._value) - set(keys))
+        if unknown:
+            raise FileFormatError(
+                f"{self.where}: unknown field {unknown[0]!r}; known are {', '.join(keys)}."
+            )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_json(path: Path, format_name: str, newest: int) -> Record:
+    """Read a versioned JSON file of ours.
+
+    Raises:
+        FileFormatError: the file cannot be read, is not JSON, is another format, or is newer than
+            this version of mathnas understands.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise FileFormatError(f"{path}: larger than {_MAX_BYTES} bytes, so not read.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(
+            f"{path} is not a {format_name} file: it is damaged or not JSON ({error})."
+        ) from error
+    return check_header(value, format_name, newest, str(path))
+
+
+def check_header(value: object, format_name: str, newest: int, where: str) -> Record:
+    """`value` as a record, after checking its ``format`` and ``version``."""
+    record = Record(value, where)
+    found = record.get("format", str)
+    if found != format_name:
+        raise FileFormatError(f"{where}: expected the format {format_name!r}, but got {found!r}.")
+    version = record.get("version", int)
+    if not 1 <= version <= newest:
+        raise FileFormatError(
+            f"{where}: {format_name} version {version} is not one this mathnas reads "
+            f"(1 to {newest}): upgrade mathnas, or write the file again with this version."
+        )
+    return record
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write a JSON file whole or not at all: a full disk or a crash leaves the old one.
+
+    Raises:
+        FileFormatError: the file cannot be written.
+    """
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, through a temporary file beside it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise FileFormatError(
+            f"{path} cannot be written: {error.strerror or error}. What was there is unchanged; "
+            "free some space or name another place."
+        ) from error

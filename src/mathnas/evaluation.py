@@ -1,0 +1,234 @@
+"""One evaluation: what was measured of a network; and what measures it.
+
+The life of an evaluation: `mathnas.evaluate` picks a network that the study lacks, hands it to an
+`Evaluator` (in this process or a worker), checks what comes back, and writes one `Evaluation` a
+metric into the study. An evaluator never touches the study.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from mathnas.errors import EvaluationError, FileFormatError, InvalidInputError
+from mathnas.metrics import Metric, metric_named
+from mathnas.space import Network, SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A measured value.
+
+    Attributes:
+        value: in the metric's unit.
+        spread: standard deviation over the repeats inside this measurement, where known.
+        repeats: how many times the quantity was measured to give `value`.
+    """
+
+    value: float
+    spread: float | None = None
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
+        if self.repeats < 1:
+            raise InvalidInputError(f"a measurement has at least 1 repeat, but got {self.repeats}.")
+        if self.spread is not None and not (math.isfinite(self.spread) and self.spread >= 0):
+            raise InvalidInputError(
+                f"a spread is a standard deviation, finite and at least 0, but got {self.spread}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A fact: one metric of one network, measured once, under stated conditions.
+
+    Attributes:
+        network: block indices.
+        metric: the metric's name.
+        measurement: value, spread and repeats.
+        seed: what the evaluator was given for its randomness, where it was given one.
+        conditions: what else the value depends on (device, engine, threads, precision, ...).
+        time: when it was finished, seconds since 1970.
+    """
+
+    network: Network
+    metric: str
+    measurement: Measurement
+    seed: int | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    time: float = 0.0
+
+
+class Evaluator(Protocol):
+    """Measures networks. Inherit from it to get the defaults, or match its members.
+
+    Attributes:
+        metrics: what `evaluate` returns a value for.
+        conditions: what the values depend on; two evaluators with different conditions fill
+            different rows of a study.
+        exclusive: True for latency and energy: nothing else may run beside an evaluation, so they
+            are made one at a time, whatever the number of workers.
+        threads: how many threads one evaluation uses, the same for any number of workers.
+        batch_size: how many networks `evaluate_batch` likes to be given at once. They are one
+            evaluation in flight: they are written to the study together.
+    """
+
+    metrics: tuple[Metric, ...]
+    conditions: Mapping[str, str] = {}
+    exclusive: bool = False
+    threads: int = 1
+    batch_size: int = 1
+
+    def evaluate(self, network: Network, seed: int) -> Mapping[str, Measurement | float]:
+        """The metrics of one network, by name.
+
+        Any exception is recorded as a failed evaluation; the others go on. `seed` depends only on
+        the study's seed, the network and the repeat, not on order or workers.
+        """
+        ...
+
+    def evaluate_batch(
+        self, networks: Sequence[Network], seeds: Sequence[int]
+    ) -> Sequence[Mapping[str, Measurement | float]]:
+        """The metrics of several networks; override it where they can share work."""
+        return [self.evaluate(network, seed) for network, seed in zip(networks, seeds, strict=True)]
+
+
+class FunctionEvaluator(Evaluator):
+    """An evaluator from a function of a network.
+
+    Args:
+        function: takes a network; returns a number (for one metric) or a mapping of metric names.
+        metrics: names (see `metric_named`) or `Metric` declarations.
+        conditions, exclusive, threads: as in `Evaluator`.
+
+    Example:
+        >>> from mathnas import FunctionEvaluator
+        >>> evaluator = FunctionEvaluator(lambda network: 1.0 + sum(network), ["latency_ms"])
+        >>> evaluator.evaluate((1, 2), seed=0)
+        {'latency_ms': 4.0}
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Network], Mapping[str, Measurement | float] | float],
+        metrics: Sequence[str | Metric],
+        *,
+        conditions: Mapping[str, str] | None = None,
+        exclusive: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self.function = function
+        self.metrics = tuple(
+            metric if isinstance(metric, Metric) else metric_named(metric) for metric in metrics
+        )
+        self.conditions = dict(conditions or {})
+        self.exclusive = exclusive
+        self.threads = threads
+
+    def evaluate(self, network: Network, seed: int) -> Mapping[str, Measurement | float]:
+        result = self.function(network)
+        if isinstance(result, Mapping):
+            return result
+        if len(self.metrics) != 1:
+            raise EvaluationError(
+                f"a function for {len(self.metrics)} metrics returns a mapping of their names, "
+                f"but got {result!r}."
+            )
+        return {self.metrics[0].name: result}
+
+
+class TabularEvaluator(Evaluator):
+    """Looks measurements up in a table: a benchmark, or somebody else's measurements.
+
+    Args:
+        space: the space of the networks.
+        rows: for each known network, its metrics by name.
+        metrics: names or declarations of the metrics.
+        conditions: conditions under which the table was measured.
+
+    Raises:
+        InvalidInputError: a network does not belong to the space or a value is not finite.
+    """
+
+    batch_size = 1024
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        rows: Mapping[Network, Mapping[str, Measurement | float]],
+        metrics: Sequence[str | Metric],
+        *,
+        conditions: Mapping[str, str] | None = None,
+    ) -> None:
+        self.space = space
+        self.metrics = tuple(
+            metric if isinstance(metric, Metric) else metric_named(metric) for metric in metrics
+        )
+        self.conditions = dict(conditions or {})
+        space.check_many(list(rows))
+        self._rows = rows
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks that the table holds."""
+        return list(self._rows)
+
+    def __contains__(self, network: Network) -> bool:
+        return network in self._rows
+
+    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
+        try:
+            row = self._rows[network]
+        except KeyError:
+            raise EvaluationError(
+                f"the table of {self.space.name} has {len(self._rows)} networks, but not "
+                f"{','.join(map(str, network))}: choose among TabularEvaluator.networks."
+            ) from None
+        return {metric.name: row[metric.name] for metric in self.metrics}
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        space: SearchSpace,
+        *,
+        metrics: Sequence[str | Metric] | None = None,
+        conditions: Mapping[str, str] | None = None,
+    ) -> TabularEvaluator:
+        """Read a table with a column ``network`` (``3,0,2`` or block names) and a column a metric.
+
+        Args:
+            metrics: the columns to read; by default all but ``network``.
+
+        Raises:
+            FileFormatError: the file cannot be read, or a column is missing.
+            InvalidInputError: a row does not fit the space or is not a number.
+        """
+        try:
+            with Path(path).open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                columns = list(reader.fieldnames or [])
+                lines = list(reader)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise FileFormatError(f"{path} cannot be read as CSV: {error}.") from error
+        wanted: Sequence[str | Metric] = (
+            metrics if metrics is not None else [name for name in columns if name != "network"]
+        )
+        chosen = [item if isinstance(item, Metric) else metric_named(item) for item in wanted]
+        for name in ["network", *(metric.name for metric in chosen)]:
+            if name not in columns:
+                raise FileFormatError(f"{path} has no column {name!r}; it has {columns}.")
+        rows: dict[Network, dict[str, Measurement | float]] = {}
+        for number, line in enumerate(lines, start=2):
+            try:
+                network = space.parse(line["network"])
+                rows[network] = {m.name: m.check(float(line[m.name])) for m in chosen}
+            except (TypeError, ValueError) as error:
+                raise InvalidInputError(f"{path}, line {number}: {error}") from error
+        return cls(space, rows, chosen, conditions=conditions)

@@ -1,0 +1,195 @@
+"""What is measured of a network: name with unit, direction, additivity, response scale.
+
+A metric's *name says its unit*: ``latency_ms``, ``energy_mj``, ``accuracy`` (percent). A qualifier
+may follow, as in ``latency_ms_raspi4`` or ``accuracy_cifar100``. `metric_named` reads the rest from
+the name; a metric that the vocabulary does not know is declared with `Metric`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mathnas.errors import InvalidInputError
+
+Floats = npt.NDArray[np.float64]
+
+
+class Direction(str, Enum):
+    """Whether more or less of a metric is better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+class ResponseScale(Protocol):
+    """An increasing map g: block effects add up in g(value), not necessarily in the value."""
+
+    @property
+    def name(self) -> str: ...
+
+    def forward(self, values: Floats) -> Floats: ...
+
+    def inverse(self, responses: Floats) -> Floats: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityScale:
+    """Effects add up in the value itself (the paper's assumption)."""
+
+    name: str = "identity"
+
+    def forward(self, values: Floats) -> Floats:
+        return values
+
+    def inverse(self, responses: Floats) -> Floats:
+        return responses
+
+
+IDENTITY = IdentityScale()
+_SCALES: dict[str, ResponseScale] = {IDENTITY.name: IDENTITY}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measured quantity.
+
+    Attributes:
+        name: lower case, with the unit inside it (``latency_ms``).
+        unit: how values are printed (``ms``); empty for pure counts.
+        direction: whether more or less is better.
+        additive: whether a network's value is a fixed part plus one term a block (Eq. 5 of the
+            paper: latency, energy, MACs, parameters, memory). Accuracy is not.
+        scale: the response scale on which block effects are fitted.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    additive: bool
+    scale: ResponseScale = IDENTITY
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise InvalidInputError(
+                "a metric's name has lower-case letters, digits and underscores and starts with a "
+                f"letter, but got {self.name!r}: rename it, for example latency_ms."
+            )
+        object.__setattr__(self, "direction", Direction(self.direction))
+
+    def check(self, value: float) -> float:
+        """Return `value` as a float, or raise `InvalidInputError` when it is not finite."""
+        number = float(value)
+        if not math.isfinite(number):
+            raise InvalidInputError(
+                f"a measurement must be finite, but {self.name} = {number}: "
+                "find out why the evaluation gave it, then evaluate the network again."
+            )
+        return number
+
+    def format(self, value: float) -> str:
+        """The value with its unit, to four significant digits."""
+        text = _compact(value) if self.unit == "" else f"{value:.4g}"
+        return f"{text} {self.unit}".rstrip() if self.unit != "%" else f"{value:.2f} %"
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "direction": self.direction.value,
+            "additive": self.additive,
+            "scale": self.scale.name,
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict[str, object]) -> Metric:
+        """Read what `to_dict` wrote; raises `InvalidInputError` where it is not that."""
+        try:
+            scale = _SCALES[str(record["scale"])]
+            return cls(
+                name=str(record["name"]),
+                unit=str(record["unit"]),
+                direction=Direction(str(record["direction"])),
+                additive=bool(record["additive"]),
+                scale=scale,
+            )
+        except (KeyError, ValueError) as error:
+            raise InvalidInputError(
+                f"a metric record needs name, unit, direction, additive and a known scale "
+                f"({', '.join(_SCALES)}), but got {record!r}."
+            ) from error
+
+
+def _compact(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g} {letter}"
+    return f"{value:.4g}"
+
+
+# Quantity -> (unit in the name -> (unit as printed, factor to the base of its dimension)).
+# Limits such as "20ms" are converted inside one dimension.
+_DIMENSIONS: dict[str, dict[str, tuple[str, float]]] = {
+    "latency": {"ns": ("ns", 1e-9), "us": ("us", 1e-6), "ms": ("ms", 1e-3), "s": ("s", 1.0)},
+    "energy": {"uj": ("uJ", 1e-6), "mj": ("mJ", 1e-3), "j": ("J", 1.0), "kj": ("kJ", 1e3)},
+    "memory": {"b": ("B", 1.0), "kb": ("kB", 1e3), "mb": ("MB", 1e6), "gb": ("GB", 1e9)},
+    "macs": {"": ("", 1.0), "k": ("", 1e3), "m": ("", 1e6), "g": ("", 1e9)},
+    "params": {"": ("", 1.0), "k": ("", 1e3), "m": ("", 1e6), "g": ("", 1e9)},
+}
+_PLAIN: dict[str, tuple[str, Direction]] = {
+    "accuracy": ("%", Direction.MAXIMIZE),
+    "bleu": ("BLEU", Direction.MAXIMIZE),
+    "loss": ("nats", Direction.MINIMIZE),
+}
+
+
+def metric_named(name: str) -> Metric:
+    """The metric that `name` describes.
+
+    Raises:
+        InvalidInputError: the name does not start with a known quantity and unit.
+    """
+    quantity, _, rest = name.partition("_")
+    unit = rest.partition("_")[0]
+    if quantity in _PLAIN:
+        printed, direction = _PLAIN[quantity]
+        return Metric(name, printed, direction, additive=False)
+    if quantity in ("macs", "params"):
+        return Metric(name, "", Direction.MINIMIZE, additive=True)
+    if unit in _DIMENSIONS.get(quantity, {}):
+        return Metric(name, _DIMENSIONS[quantity][unit][0], Direction.MINIMIZE, additive=True)
+    raise InvalidInputError(
+        "a metric's name starts with its quantity and unit (accuracy, loss, bleu, macs, params, "
+        f"latency_ms, energy_mj, memory_mb, ...), but got {name!r}: rename it, or declare it with "
+        "Metric(name, unit, direction, additive)."
+    )
+
+
+def convert(value: float, suffix: str, metric: Metric) -> float:
+    """`value` given in the unit `suffix` ("ms", "M", "%"), in the metric's own unit.
+
+    Raises:
+        InvalidInputError: the unit does not belong to the metric's dimension.
+    """
+    if suffix == "":
+        return value
+    quantity, _, rest = metric.name.partition("_")
+    units = _DIMENSIONS.get(quantity, {})
+    own = rest.partition("_")[0] if rest.partition("_")[0] in units else ""
+    if suffix.lower() in units and own in units:
+        # divide by the reciprocal: 20 ms stays exactly 20, and 0.02 s becomes 20.0
+        factor = units[suffix.lower()][1] / units[own][1]
+        return value * factor if factor >= 1 else value / (units[own][1] / units[suffix.lower()][1])
+    if suffix.lower() == metric.unit.lower():
+        return value
+    known = ", ".join(unit for unit in units if unit) or metric.unit or "no unit"
+    raise InvalidInputError(
+        f"a limit on {metric.name} takes {known}, but got the unit {suffix!r}: "
+        f"write the number in one of these."
+    )
