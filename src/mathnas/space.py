@@ -55,6 +55,8 @@ class Block:
                     f"{field} must be finite and at least 0, but block {self.name!r} has {value}: "
                     "leave it out where it is unknown."
                 )
+            if value is not None:
+                object.__setattr__(self, field, float(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +131,10 @@ class SearchSpace:
         if not self.nodes:
             raise InvalidInputError("a search space needs at least one node, but got none.")
         _check_unique([node.name for node in self.nodes], "nodes")
-        # the same rule for what is fixed as for a block
-        Block("fixed part", fixed_macs, fixed_params)
-        self.fixed_macs = fixed_macs
-        self.fixed_params = fixed_params
+        # the same rules for what is fixed as for a block
+        fixed = Block("fixed part", fixed_macs, fixed_params)
+        self.fixed_macs = fixed.macs
+        self.fixed_params = fixed.params
         self.depth_rules = tuple(depth_rules)
         self.family = dict(family) if family is not None else None
         self._canonical = canonical
@@ -192,9 +194,8 @@ class SearchSpace:
                 )
             chosen.append(int(block))
         for rule in self.depth_rules:
-            gone = [
-                chosen[node] == absent for node, absent in zip(rule.nodes, rule.absent, strict=True)
-            ]
+            members = zip(rule.nodes, rule.absent, strict=True)
+            gone = [chosen[node] == absent for node, absent in members]
             if gone != sorted(gone):
                 first = self.nodes[rule.nodes[gone.index(True)]].name
                 raise InvalidInputError(
