@@ -21,29 +21,63 @@ from mathnas.evaluation import (
     Measurement,
     TabularEvaluator,
 )
+from mathnas.fitting import fit
 from mathnas.metrics import Direction, Metric, metric_named
+from mathnas.runner import EvaluationReport, evaluate
+from mathnas.sampling import (
+    Sample,
+    average_flops_network,
+    full_sampling,
+    partial_sampling,
+    random_sampling,
+    single_sampling,
+)
+from mathnas.search import Answer, Infeasible, Limit, Status, search
 from mathnas.space import Block, BlockNode, DepthRule, Network, SearchSpace
+from mathnas.study import Failure, Measurements, Study
+from mathnas.table import BlockEffects, BlockTable, Form, Prediction
 
 __all__ = [
+    "Answer",
     "Block",
+    "BlockEffects",
     "BlockNode",
+    "BlockTable",
     "DepthRule",
     "Direction",
     "Evaluation",
     "EvaluationError",
+    "EvaluationReport",
     "Evaluator",
+    "Failure",
     "FileFormatError",
+    "Form",
     "FunctionEvaluator",
+    "Infeasible",
     "InvalidInputError",
+    "Limit",
     "MathNASError",
     "MathNASWarning",
     "Measurement",
+    "Measurements",
     "Metric",
     "MissingDataError",
     "MissingExtraError",
     "Network",
+    "Prediction",
+    "Sample",
     "SearchSpace",
+    "Status",
+    "Study",
     "TabularEvaluator",
     "__version__",
+    "average_flops_network",
+    "evaluate",
+    "fit",
+    "full_sampling",
     "metric_named",
+    "partial_sampling",
+    "random_sampling",
+    "search",
+    "single_sampling",
 ]

@@ -24,15 +24,15 @@ class Record:
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, Mapping):
             raise FileFormatError(f"{where}: expected an object, but got {_shown(value)}.")
-        self._value: Mapping[str, Any] = value
+        self.value: dict[str, Any] = dict(value)
         self.where = where
 
     def __contains__(self, key: str) -> bool:
-        return self._value.get(key) is not None
+        return self.value.get(key) is not None
 
     def get(self, key: str, kind: type[_T], default: _T | None = None) -> _T:
         """The field `key`, which must be of type `kind`; `default` serves where it is absent."""
-        value = self._value.get(key)
+        value = self.value.get(key)
         if value is None:
             if default is not None:
                 return default
@@ -58,7 +58,7 @@ class Record:
 
     def only(self, *keys: str) -> None:
         """Refuse fields that nobody reads: they are misspellings more often than extensions."""
-        unknown = sorted(set(self._value) - set(keys))
+        unknown = sorted(set(self.value) - set(keys))
         if unknown:
             raise FileFormatError(
                 f"{self.where}: unknown field {unknown[0]!r}; known are {', '.join(keys)}."

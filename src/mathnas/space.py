@@ -215,8 +215,13 @@ class SearchSpace:
                 f"networks of {self.name} are integers of shape (k, {self.num_nodes}), "
                 f"but got {array.dtype} of shape {array.shape}."
             )
-        bad = (array < 0) | (array >= np.array(self.sizes))
-        if bad.any() or self._broken_rules(array).any():
+        out_of_range = (
+            len(array) > 0
+            and array.min() < 0
+            or any(array[:, node].max(initial=0) >= size for node, size in enumerate(self.sizes))
+        )
+        if out_of_range or self._broken_rules(array).any():
+            bad = (array < 0) | (array >= np.array(self.sizes))
             wrong = bad.any(axis=1) | self._broken_rules(array)
             self.check([int(block) for block in array[int(np.argmax(wrong))]])
         return array.astype(np.intp, copy=False)

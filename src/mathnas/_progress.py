@@ -1,0 +1,123 @@
+"""Progress of long work: a bar where rich and a terminal are there, otherwise a line now and then.
+
+Progress goes to standard error, so that ``--json`` output stays clean.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Something that is told how far the work is."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def advance(self, steps: int, note: str = "") -> None: ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def advance(self, steps: int, note: str = "") -> None:
+        return
+
+
+class _Lines:
+    """A line at most every five seconds, for logs and for machines without rich."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title = title
+        self.total = total
+        self.done = 0
+        self._start = self._last = time.monotonic()
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._say("")
+
+    def advance(self, steps: int, note: str = "") -> None:
+        self.done += steps
+        if time.monotonic() - self._last > 5.0:
+            self._say(note)
+
+    def _say(self, note: str) -> None:
+        self._last = time.monotonic()
+        seconds = self._last - self._start
+        rate = self.done / seconds if seconds > 0 else 0.0
+        text = f"{self.title}: {self.done}/{self.total}, {rate:.3g}/s"
+        if 0 < self.done < self.total:
+            text += f", {(self.total - self.done) / rate:.0f} s left"
+        print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """Done, rate, time left and the last result in one line that moves."""
+
+    def __init__(self, title: str, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed:.3g}/s" if task.speed else "")
+
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(title, total=total, note="")
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, steps: int, note: str = "") -> None:
+        self._bar.update(self._task, advance=steps, note=note)
+
+
+def progress_bar(title: str, total: int, show: bool | None) -> Progress:
+    """A display for `total` steps; `show=None` shows it where standard error is a terminal."""
+    if show is False or (show is None and not sys.stderr.isatty()):
+        return Silent()
+    if not sys.stderr.isatty():
+        return _Lines(title, total)
+    try:
+        return _Bar(title, total)
+    except ImportError:  # on a device with numpy alone
+        return _Lines(title, total)

@@ -1,0 +1,287 @@
+"""From evaluations to a block table, by the paper's differences (Eq. 3).
+
+The effect of a block is the mean, over the contexts that were evaluated, of the difference that
+switching to it from the reference's block makes. Single sampling has one context, partial sampling
+some, full sampling all; one rule serves the three.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mathnas.errors import InvalidInputError, MathNASWarning
+from mathnas.metrics import Floats
+from mathnas.space import Network, SearchSpace
+from mathnas.study import Measurements, Study
+from mathnas.table import BlockEffects, BlockTable, Form
+
+Method = Literal["paired", "single", "means"]
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """Per block (flat): mean difference to the reference's block, its spread, its contexts."""
+
+    mean: Floats
+    spread: Floats
+    contexts: Floats
+
+
+def fit(
+    study: Study,
+    metrics: Sequence[str] | None = None,
+    *,
+    method: Method = "paired",
+    form: Form | str | Mapping[str, Form | str] = Form.LINEAR,
+    reference: Sequence[int | str] | None = None,
+    conditions: Mapping[str, Mapping[str, str]] | None = None,
+) -> BlockTable:
+    """Estimate the effects of all blocks on the metrics of a study.
+
+    Args:
+        metrics: which ones; by default all that were measured.
+        method: ``paired``: differences between networks that differ in one node, averaged over all
+            contexts that the study holds. ``single``: only the reference network's context
+            (Algorithm 1). ``means``: differences of block means (unpaired partial sampling).
+        form: how effects of metrics that are not additive add up (see `Form`); one for all or one
+            by metric. Additive metrics are always linear.
+        reference: what effects are relative to; by default the newest sample's.
+        conditions: by metric, which measurements to use where there are several kinds.
+
+    Raises:
+        InvalidInputError: a metric or block was not measured as the method needs, or a form needs
+            MACs that the space does not declare.
+
+    Warns:
+        MathNASWarning: the reference was measured several times and disagrees with itself by more
+            than most effects.
+    """
+    if method not in ("paired", "single", "means"):
+        raise InvalidInputError(f"a method is 'paired', 'single' or 'means', but got {method!r}.")
+    base = study.reference if reference is None else study.space.check(reference)
+    names = [name for name in study.metrics if study.conditions(name)]
+    wanted = names if metrics is None else list(metrics)
+    if not wanted:
+        raise InvalidInputError(f"{study.path} holds no evaluations: evaluate a sample first.")
+    columns = {}
+    evaluated: set[bytes] = set()
+    for name in wanted:
+        data = study.measurements(name, (conditions or {}).get(name))
+        columns[name] = fit_column(
+            study.space, data, base, method, _form_of(data.metric.additive, name, form)
+        )
+        _check_reference(study, data, base, columns[name])
+        evaluated |= {row.tobytes() for row in data.networks}
+    provenance = {
+        "method": f"differences, {method}",
+        "study": study.path.name,
+        "networks": len(evaluated),
+        "fitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    return BlockTable(study.space, base, columns, provenance)
+
+
+def fit_column(
+    space: SearchSpace,
+    data: Measurements,
+    reference: Network,
+    method: Method = "paired",
+    form: Form = Form.LINEAR,
+) -> BlockEffects:
+    """The effects on one metric, from its measurements; what `fit` does for each metric.
+
+    Raises:
+        InvalidInputError: a block was not measured as the method needs.
+    """
+    response = data.metric.scale.forward(data.values)
+    if method == "means":
+        found = _block_means(space, data, response, reference)
+    else:
+        found = _paired(space, data, response, reference, only_reference=method == "single")
+    effects = found.mean * _numerator(space, reference, form)
+    effects[space.offsets[:-1] + np.array(reference)] = 0.0
+    own = data.lookup(reference)
+    if own is not None and float(found.contexts.max()) <= 1:
+        base = float(response[own])
+    else:
+        rows = data.networks + space.offsets[:-1]
+        added = effects[rows].sum(axis=1)
+        base = float(
+            np.mean(
+                response - (added if form is Form.LINEAR else added / space.macs(data.networks))
+            )
+        )
+    return BlockEffects(
+        data.metric, base, effects, found.spread, found.contexts, form, data.conditions
+    )
+
+
+def _paired(
+    space: SearchSpace,
+    data: Measurements,
+    response: Floats,
+    reference: Network,
+    *,
+    only_reference: bool,
+) -> _Differences:
+    """Differences between measured networks that differ in one node, one side the reference's."""
+    networks = data.networks
+    variance = (data.spread**2) / data.repeats
+    mean, spread = np.zeros(space.num_blocks), np.full(space.num_blocks, np.nan)
+    contexts = np.zeros(space.num_blocks)
+    # contexts are compared by sums of random keys, one a block, and then block by block
+    keys = np.random.default_rng(0).integers(2**63, size=space.num_blocks, dtype=np.uint64)
+    chosen = keys[networks + space.offsets[:-1]]
+    whole = chosen.sum(axis=1, dtype=np.uint64)
+    for node, start in enumerate(space.offsets[:-1]):
+        context = whole - chosen[:, node]
+        column = networks[:, node]
+        sides = np.flatnonzero(column == reference[node])
+        if only_reference:
+            sides = sides[_same_context(space, networks[sides], reference, node)]
+        sides = sides[np.argsort(context[sides], kind="stable")]
+        if len(sides):
+            place = np.searchsorted(context[sides], context).clip(max=len(sides) - 1)
+            partner = sides[place]
+            paired = (context[partner] == context) & (column != reference[node])
+            others = np.arange(space.num_nodes) != node
+            paired[paired] = (
+                networks[paired][:, others] == networks[partner[paired]][:, others]
+            ).all(axis=1)
+            row, side = np.flatnonzero(paired), partner[paired]
+            difference = response[row] - response[side]
+            block = column[row]
+            size = space.sizes[node]
+            count = np.bincount(block, minlength=size)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                average = np.bincount(block, difference, size) / count
+                squares = np.bincount(block, (difference - average[block]) ** 2, size)
+                over_contexts = np.sqrt(squares / (count - 1))
+                over_repeats = np.sqrt(np.bincount(block, variance[row] + variance[side], size))
+            part = slice(int(start), int(start) + size)
+            mean[part], contexts[part] = np.where(count > 0, average, 0.0), count
+            spread[part] = np.where(count > 1, over_contexts, over_repeats)
+    _require_all(space, contexts, reference, data, only_reference)
+    own = space.offsets[:-1] + np.array(reference)
+    spread[own], contexts[own] = 0.0, 0.0
+    return _Differences(mean, spread, contexts)
+
+
+def _same_context(
+    space: SearchSpace, networks: np.ndarray, reference: Network, node: int
+) -> np.ndarray:
+    """Which networks are the reference outside `node`, as far as depth rules allow.
+
+    The context in which an optional node is switched to absent has the later nodes absent too.
+    """
+    allowed = {reference}
+    for block in range(space.sizes[node]):
+        switched = list(space.with_block(reference, node, block))
+        switched[node] = reference[node]
+        allowed.add(tuple(switched))
+    return np.array([tuple(row) in allowed for row in networks.tolist()], dtype=bool)
+
+
+def _block_means(
+    space: SearchSpace, data: Measurements, response: Floats, reference: Network
+) -> _Differences:
+    """Mean of the networks that hold a block, minus that of those that hold the reference's."""
+    rows = (data.networks + space.offsets[:-1]).ravel()
+    values = np.repeat(response, space.num_nodes)
+    count = np.bincount(rows, minlength=space.num_blocks).astype(np.float64)
+    missing = np.flatnonzero(count == 0)
+    if len(missing):
+        raise InvalidInputError(
+            f"block means need every block in at least one evaluated network, but "
+            f"{_block_name(space, int(missing[0]))} is in none of the {len(data)} measured for "
+            f"{data.metric.name}: evaluate more networks."
+        )
+    average = np.bincount(rows, values, space.num_blocks) / count
+    own = np.repeat(average[space.offsets[:-1] + np.array(reference)], space.sizes)
+    return _Differences(average - own, np.full(space.num_blocks, np.nan), count)
+
+
+def _numerator(space: SearchSpace, reference: Network, form: Form) -> Floats:
+    """What measured differences are multiplied by before they are divided by F(N) (Eq. 5)."""
+    if form is Form.LINEAR:
+        return np.ones(space.num_blocks)
+    if form is Form.BLOCK_MEAN:
+        return space.mean_macs_with_block()
+    if form is Form.SPACE_MEAN:
+        return np.full(space.num_blocks, space.mean_macs())
+    switched = [
+        space.with_block(reference, node, block)
+        for node, size in enumerate(space.sizes)
+        for block in range(size)
+    ]
+    return space.macs(switched)
+
+
+def _form_of(additive: bool, metric: str, form: Form | str | Mapping[str, Form | str]) -> Form:
+    if additive:
+        return Form.LINEAR
+    chosen = form.get(metric, Form.LINEAR) if isinstance(form, Mapping) else form
+    try:
+        return Form(chosen)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"a form is one of {', '.join(item.value for item in Form)}, but got {chosen!r}."
+        ) from error
+
+
+def _require_all(
+    space: SearchSpace,
+    contexts: Floats,
+    reference: Network,
+    data: Measurements,
+    only_reference: bool,
+) -> None:
+    needed = np.ones(space.num_blocks, dtype=bool)
+    needed[space.offsets[:-1] + np.array(reference)] = False
+    missing = np.flatnonzero(needed & (contexts == 0))
+    if len(missing):
+        where = "in the reference network" if only_reference else "in any context"
+        raise InvalidInputError(
+            f"an effect needs a network with the block and the same network with the reference's "
+            f"block, but {_block_name(space, int(missing[0]))} was not measured so {where} for "
+            f"{data.metric.name} ({len(missing)} of {int(needed.sum())} blocks are missing): "
+            "evaluate the rest of the sample, or fit block means with method='means'."
+        )
+
+
+def _check_reference(
+    study: Study, data: Measurements, reference: Network, column: BlockEffects
+) -> None:
+    """Warn where repeated measurements of the reference differ by more than most effects."""
+    values = [
+        fact.measurement.value
+        for fact in study.evaluations(data.metric.name)
+        if fact.network == reference and dict(fact.conditions) == dict(data.conditions)
+    ]
+    effects = np.abs(column.effects[column.effects != 0])
+    if len(values) < 2 or not len(effects) or column.power:
+        return
+    noise = float(np.std(values, ddof=1)) * math.sqrt(2)
+    lost = int((effects < noise).sum())
+    if 2 * lost > len(effects):
+        warnings.warn(
+            f"{data.metric.name} of the reference network came out from {min(values):.6g} to "
+            f"{max(values):.6g} in {len(values)} measurements: {lost} of {len(effects)} block "
+            "effects are smaller than that noise. Measure with more repeats, or look for state "
+            "that leaks from one evaluation to the next.",
+            MathNASWarning,
+            stacklevel=3,
+        )
+
+
+def _block_name(space: SearchSpace, flat: int) -> str:
+    node = int(np.searchsorted(space.offsets, flat, side="right")) - 1
+    block = space.nodes[node].blocks[flat - int(space.offsets[node])]
+    return f"block {block.name!r} of node {space.nodes[node].name!r}"

@@ -1,0 +1,383 @@
+"""The block table: what each block adds to a network, and prediction from it.
+
+Convention, stated once: **effects are candidate minus reference, and predictions add them.** A
+latency effect of +2 ms makes the network slower. (The paper writes base minus candidate and
+subtracts, which gives the same predictions.)
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mathnas._records import Record, check_header, read_json, write_json
+from mathnas._version import __version__
+from mathnas.errors import FileFormatError, InvalidInputError
+from mathnas.metrics import Direction, Floats, Metric
+from mathnas.space import Indices, Network, SearchSpace
+
+TABLE_FORMAT = "mathnas-table"
+TABLE_VERSION = 1
+_CHUNK = 4096
+
+
+class Form(str, Enum):
+    """How effects d_ij measured in the reference network add up in another network N.
+
+    F(N) are MACs, F_ref those of the reference, meanF_ij the mean MACs of the networks that hold
+    block j in node i, Fbar the mean over the space. All but LINEAR are the paper's Eq. 5, in which
+    an effect weighs less in a larger network.
+    """
+
+    LINEAR = "linear"
+    """base + sum d_ij."""
+    BLOCK_MEAN = "inverse-macs-block-mean"
+    """base + sum d_ij * meanF_ij / F(N) (Eq. 5)."""
+    SPACE_MEAN = "inverse-macs-space-mean"
+    """base + sum d_ij * Fbar / F(N) (Eq. 6)."""
+    CORRECTED = "inverse-macs-corrected"
+    """base + sum d_ij * F(reference with b_ij) / F(N): Algorithm 1 takes meanF_ij as that."""
+
+
+@dataclass(frozen=True)
+class BlockEffects:
+    """One metric's column of a table.
+
+    A network's prediction is ``base + sum(effects) / F(N)^p``, on the metric's response scale,
+    with p = 0 for `Form.LINEAR` and 1 for the others, whose effects carry the numerator's MACs.
+
+    Attributes:
+        metric: what is predicted.
+        base: the reference network's value: as measured where effects come from that context
+            alone, otherwise as it makes predictions right on average.
+        effects: flat, one a block, 0 for the reference's blocks; in the metric's unit (LINEAR) or
+            unit x MACs.
+        spread: flat; standard deviation of the difference over contexts or, where there is one
+            context, its standard error from repeats; NaN where unknown.
+        contexts: flat; how many contexts the difference is the mean of.
+        form: how effects add up.
+        conditions: under which conditions the metric was measured.
+    """
+
+    metric: Metric
+    base: float
+    effects: Floats
+    spread: Floats
+    contexts: Floats
+    form: Form = Form.LINEAR
+    conditions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def power(self) -> int:
+        """p in ``base + sum(effects) / F^p``."""
+        return 0 if self.form is Form.LINEAR else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A predicted value of one network.
+
+    Attributes:
+        value: in the metric's unit.
+        spread: root of the summed squared spreads of its blocks; None where one is unknown.
+    """
+
+    metric: Metric
+    value: float
+    spread: float | None
+
+    def __str__(self) -> str:
+        if self.spread is None or self.spread == 0:
+            return self.metric.format(self.value)
+        return f"{self.metric.format(self.value)} (block spread {self.spread:.2g})"
+
+
+class BlockTable:
+    """Effects of every block on every metric, relative to a reference network.
+
+    Args:
+        space: the search space.
+        reference: the network whose measured values are the bases.
+        columns: effects by metric name.
+        provenance: where the table comes from; JSON values.
+
+    MACs and parameters that the space declares are columns too (exact).
+
+    Raises:
+        InvalidInputError: an array does not fit the space, a number is not finite, or a form needs
+            MACs that the space does not have.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        reference: Sequence[int],
+        columns: Mapping[str, BlockEffects],
+        provenance: Mapping[str, object] | None = None,
+    ) -> None:
+        self.space = space
+        self.reference = space.check(reference)
+        self.provenance = dict(provenance or {})
+        self.columns: dict[str, BlockEffects] = {}
+        for name, column in {**_declared(space, self.reference), **columns}.items():
+            self._check_column(name, column)
+            self.columns[name] = column
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        return {name: column.metric for name, column in self.columns.items()}
+
+    def column(self, metric: str) -> BlockEffects:
+        """The effects on a metric.
+
+        Raises:
+            InvalidInputError: the table does not have the metric.
+        """
+        if metric not in self.columns:
+            raise InvalidInputError(
+                f"the table has no metric {metric!r}; it has {', '.join(self.columns)}."
+            )
+        return self.columns[metric]
+
+    # ---- prediction -------------------------------------------------------------------------
+
+    @overload
+    def predict(self, networks: npt.ArrayLike, metric: str) -> Floats: ...
+
+    @overload
+    def predict(self, networks: npt.ArrayLike, metric: None = None) -> dict[str, Floats]: ...
+
+    def predict(
+        self, networks: npt.ArrayLike, metric: str | None = None
+    ) -> Floats | dict[str, Floats]:
+        """Predicted values of networks of shape (k, m): an array (k,), or one for each metric.
+
+        Raises:
+            InvalidInputError: a network does not belong to the space, or the metric is unknown.
+        """
+        rows = self.space.check_many(networks)
+        if metric is None:
+            return {name: self._predict(rows, column) for name, column in self.columns.items()}
+        return self._predict(rows, self.column(metric))
+
+    def predict_all(self, metric: str) -> Floats:
+        """Predictions of every network in the order of `SearchSpace.all_networks`."""
+        return self._predict(self.space.all_networks(), self.column(metric))
+
+    def prediction(self, network: Sequence[int | str], metric: str) -> Prediction:
+        """The prediction of one network with its spread, summed exactly (`math.fsum`)."""
+        chosen = self.space.check(network)
+        column = self.column(metric)
+        rows = self.space.offsets[:-1] + np.array(chosen)
+        spread = column.spread[rows]
+        own = np.array(chosen) == np.array(self.reference)
+        total = math.fsum(np.where(own, 0.0, spread) ** 2)
+        return Prediction(
+            column.metric,
+            self.exact(chosen, metric),
+            math.sqrt(total) if math.isfinite(total) else None,
+        )
+
+    def exact(self, network: Network, metric: str) -> float:
+        """The predicted value, correctly rounded where the form is linear.
+
+        This is the arithmetic that answers are checked with: a limit holds if it holds for this.
+        """
+        column = self.column(metric)
+        rows = (self.space.offsets[:-1] + np.array(network)).tolist()
+        effects = [float(column.effects[row]) for row in rows]
+        if column.power == 0:
+            response = math.fsum([column.base, *effects])
+        else:
+            macs = self.space.require_macs(f"predicting {metric}")
+            total = math.fsum([self.space.fixed_macs or 0.0, *(float(macs[row]) for row in rows)])
+            response = column.base + math.fsum(effects) / total
+        return float(column.metric.scale.inverse(np.array([response]))[0])
+
+    def _predict(self, networks: Indices, column: BlockEffects) -> Floats:
+        result = self._sums(networks, column.effects)
+        if column.power:
+            macs = self.space.require_macs(f"predicting {column.metric.name}")
+            result /= self._sums(networks, macs) + (self.space.fixed_macs or 0.0)
+        result += column.base
+        return column.metric.scale.inverse(result)
+
+    def _sums(self, networks: Indices, values: Floats) -> Floats:
+        """Sum of the chosen blocks' values, a chunk at a time so that it stays in the cache."""
+        result = np.empty(len(networks))
+        nodes = [
+            values[a:b]
+            for a, b in zip(self.space.offsets[:-1], self.space.offsets[1:], strict=True)
+        ]
+        for start in range(0, len(networks), _CHUNK):
+            part = networks[start : start + _CHUNK]
+            total = nodes[0].take(part[:, 0])
+            for node, own in enumerate(nodes[1:], start=1):
+                total += own.take(part[:, node])
+            result[start : start + _CHUNK] = total
+        return result
+
+    # ---- files ------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON, whole or not at all; numpy alone is needed to read it."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> BlockTable:
+        """Read a table.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, foreign or from a newer version.
+            InvalidInputError: its numbers do not make a table.
+        """
+        return cls._from_record(read_json(Path(path), TABLE_FORMAT, TABLE_VERSION))
+
+    @classmethod
+    def from_dict(cls, value: object, where: str = "table") -> BlockTable:
+        """The table that `to_dict` describes."""
+        return cls._from_record(check_header(value, TABLE_FORMAT, TABLE_VERSION, where))
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON form; effects, spread and contexts are lists of one list a node."""
+        return {
+            "format": TABLE_FORMAT,
+            "version": TABLE_VERSION,
+            "mathnas": __version__,
+            "space": self.space.to_dict(),
+            "reference": list(self.space.block_names(self.reference)),
+            "metrics": [
+                {
+                    **column.metric.to_dict(),
+                    "form": column.form.value,
+                    "base": column.base,
+                    "effects": self._by_node(column.effects),
+                    "spread": self._by_node(column.spread),
+                    "contexts": self._by_node(column.contexts),
+                    "conditions": dict(column.conditions),
+                }
+                for column in self.columns.values()
+            ],
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def _from_record(cls, record: Record) -> BlockTable:
+        space = SearchSpace.from_dict(record.get("space", dict), f"{record.where}.space")
+        columns = {}
+        for where, entry in record.items("metrics"):
+            item = Record(entry, where)
+            metric = Metric.from_dict(item.value)
+            try:
+                form = Form(item.get("form", str))
+            except ValueError as error:
+                raise FileFormatError(f"{where}: {error}.") from error
+            columns[metric.name] = BlockEffects(
+                metric,
+                item.get("base", float),
+                _flat(item, "effects"),
+                _flat(item, "spread"),
+                _flat(item, "contexts"),
+                form,
+                item.get("conditions", dict, {}),
+            )
+        return cls(
+            space, record.get("reference", list), columns, record.get("provenance", dict, {})
+        )
+
+    def _by_node(self, values: Floats) -> list[list[float | None]]:
+        pieces = np.split(values, self.space.offsets[1:-1])
+        return [[v if math.isfinite(v) else None for v in piece.tolist()] for piece in pieces]
+
+    def _check_column(self, name: str, column: BlockEffects) -> None:
+        if name != column.metric.name:
+            raise InvalidInputError(f"column {name!r} holds the metric {column.metric.name!r}.")
+        for what in ("effects", "spread", "contexts"):
+            array = getattr(column, what)
+            if array.shape != (self.space.num_blocks,):
+                raise InvalidInputError(
+                    f"a table of {self.space.name} has {self.space.num_blocks} {what} for {name}, "
+                    f"but got an array of shape {array.shape}."
+                )
+        if not (np.isfinite(column.effects).all() and math.isfinite(column.base)):
+            raise InvalidInputError(
+                f"effects and base are finite, but those of {name} are not: fit the table again."
+            )
+        if column.power:
+            self.space.require_macs(f"the form {column.form.value} of {name}")
+
+    # ---- showing ----------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        lines = [f"Block table of {self.space.name}, effects relative to the reference network"]
+        for name, column in self.columns.items():
+            lines.append(f"\n{name}: reference {column.metric.format(column.base)}")
+            for node, start in zip(self.space.nodes, self.space.offsets, strict=False):
+                shown = [
+                    f"{block.name} {column.effects[start + i]:+.4g}"
+                    for i, block in enumerate(node.blocks[:12])
+                ]
+                more = ", ..." if len(node.blocks) > 12 else ""
+                lines.append(f"  {node.name}: {', '.join(shown)}{more}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"BlockTable({self.space.name}: {', '.join(self.columns)})"
+
+    def _repr_html_(self) -> str:
+        names = list(self.columns)
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ["node", "block", *names])
+        rows = []
+        for i, node in enumerate(self.space.nodes):
+            for j, block in enumerate(node.blocks):
+                mark = " (reference)" if self.reference[i] == j else ""
+                cells = "".join(
+                    f"<td>{self.columns[n].effects[self.space.offsets[i] + j]:+.4g}</td>"
+                    for n in names
+                )
+                title = f"<td>{html.escape(node.name)}</td><td>{html.escape(block.name)}{mark}</td>"
+                rows.append(f"<tr>{title}{cells}</tr>")
+        return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _declared(space: SearchSpace, reference: Network) -> dict[str, BlockEffects]:
+    """Columns of the MACs and parameters that the space declares."""
+    columns = {}
+    known = (
+        ("macs", space.block_macs, space.fixed_macs),
+        ("params", space.block_params, space.fixed_params),
+    )
+    for name, values, fixed in known:
+        if values is None:
+            continue
+        metric = Metric(name, "", Direction.MINIMIZE, additive=True)
+        rows = space.offsets[:-1] + np.array(reference)
+        own = np.repeat(values[rows], space.sizes)
+        columns[name] = BlockEffects(
+            metric,
+            math.fsum([fixed or 0.0, *values[rows].tolist()]),
+            values - own,
+            np.zeros(len(values)),
+            np.ones(len(values)),
+            conditions={"source": "declared by the space"},
+        )
+    return columns
+
+
+def _flat(record: Record, key: str) -> Floats:
+    values = [
+        math.nan if value is None else value
+        for where, node in record.items(key)
+        for value in (node if isinstance(node, list) else [where])
+    ]
+    if not all(isinstance(value, (int, float)) for value in values):
+        raise FileFormatError(f"{record.where}.{key}: expected one list of numbers for each node.")
+    return np.array(values, dtype=np.float64)
