@@ -215,10 +215,8 @@ class SearchSpace:
                 f"networks of {self.name} are integers of shape (k, {self.num_nodes}), "
                 f"but got {array.dtype} of shape {array.shape}."
             )
-        out_of_range = (
-            len(array) > 0
-            and array.min() < 0
-            or any(array[:, node].max(initial=0) >= size for node, size in enumerate(self.sizes))
+        out_of_range = array.min(initial=0) < 0 or any(
+            array[:, node].max(initial=0) >= size for node, size in enumerate(self.sizes)
         )
         if out_of_range or self._broken_rules(array).any():
             bad = (array < 0) | (array >= np.array(self.sizes))

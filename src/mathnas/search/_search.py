@@ -179,7 +179,7 @@ def _guarantee(program: Program, solution: Solution, gap: float) -> str:
     name, seconds = program.objective.name, f"{1000 * solution.seconds:.2f} ms, {solution.solver}"
     if solution.status is Status.OPTIMAL:
         return (
-            f"optimal: none of the {networks} networks{under} has a {better} predicted {name}, "
+            f"optimal: of {networks} networks, none{under} has a {better} predicted {name}, "
             f"within 1e-9 of its range ({seconds})"
         )
     return (

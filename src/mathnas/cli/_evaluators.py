@@ -1,0 +1,98 @@
+"""Evaluators that a command line can name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from mathnas import datasets
+from mathnas.errors import EvaluationError, InvalidInputError
+from mathnas.evaluation import Evaluator, TabularEvaluator
+from mathnas.space import SearchSpace
+
+_DATA: Mapping[str, Callable[[str], TabularEvaluator]] = {
+    "nasbench201": lambda text: datasets.nasbench201(text or "cifar100"),
+    "nasbench_macro": lambda text: datasets.nasbench_macro(
+        _number(text) if text else None  # type: ignore[arg-type]  # checked by the reader
+    ),
+    "fbnet": lambda _: datasets.fbnet(),
+    "ofa_mobilenetv3": lambda _: datasets.ofa_mobilenetv3(),
+    "ofa_mobilenetv3_latency": lambda text: datasets.ofa_mobilenetv3_latency(_number(text)),
+}
+
+
+def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]) -> Evaluator:
+    """The evaluator that ``--evaluator`` names.
+
+    Args:
+        text: ``data:NAME[:ARGUMENT]`` (public measurements), ``table:FILE.csv`` (your own table),
+            or ``MODULE:OBJECT`` (an `Evaluator`, or a function without arguments that makes one).
+        space: of the study, where it is known; a table file needs it.
+        metrics: which metrics to keep; all where empty.
+
+    Raises:
+        InvalidInputError: the text names nothing, or a metric that the evaluator lacks.
+        EvaluationError: the module or object cannot be loaded.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "data":
+        name, _, argument = rest.partition(":")
+        if name not in _DATA:
+            raise InvalidInputError(
+                f"measurements that can be evaluated are {', '.join(_DATA)}, but got {name!r}."
+            )
+        evaluator: Evaluator = _DATA[name](argument)
+    elif kind == "table":
+        if space is None:
+            raise InvalidInputError("a table file needs --space: its networks are of one space.")
+        evaluator = TabularEvaluator.from_csv(rest, space)
+    elif rest:
+        evaluator = _loaded(kind, rest)
+    else:
+        raise InvalidInputError(
+            f"an evaluator is written data:NAME, table:FILE.csv or MODULE:OBJECT, but got {text!r}."
+        )
+    return _only(evaluator, metrics)
+
+
+def _loaded(module: str, name: str) -> Evaluator:
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+        if not hasattr(found, "evaluate") or inspect.isclass(found):
+            found = found()
+    except Exception as error:
+        raise EvaluationError(
+            f"the evaluator {module}:{name} cannot be loaded ({type(error).__name__}: {error}). It "
+            "is an object with evaluate(), or a function without arguments that makes one, in a "
+            "module that can be imported from this folder."
+        ) from error
+    if not hasattr(found, "evaluate") or not hasattr(found, "metrics"):
+        raise EvaluationError(
+            f"{module}:{name} gave a {type(found).__name__} without evaluate() and metrics: see "
+            "mathnas.Evaluator."
+        )
+    evaluator: Evaluator = found
+    return evaluator
+
+
+def _only(evaluator: Evaluator, metrics: Sequence[str]) -> Evaluator:
+    if not metrics:
+        return evaluator
+    known = {metric.name: metric for metric in evaluator.metrics}
+    for name in metrics:
+        if name not in known:
+            raise InvalidInputError(
+                f"the evaluator measures {', '.join(known)}, but --metric got {name!r}."
+            )
+    evaluator.metrics = tuple(known[name] for name in metrics)
+    return evaluator
+
+
+def _number(text: str) -> int:
+    if not text.isdigit():
+        raise InvalidInputError(f"this data set takes a whole number after its name, got {text!r}.")
+    return int(text)

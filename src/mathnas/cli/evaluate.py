@@ -1,0 +1,169 @@
+"""``mathnas evaluate``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mathnas import runner, sampling, spaces
+from mathnas.cli._evaluators import evaluator_named
+from mathnas.cli._options import AsJson, StudyPath, print_json, progress_of
+from mathnas.errors import InvalidInputError
+from mathnas.evaluation import Evaluator
+from mathnas.space import SearchSpace
+from mathnas.study import Study
+
+
+class Design(str, Enum):
+    """Which networks are evaluated."""
+
+    SINGLE = "single"
+    PARTIAL = "partial"
+    FULL = "full"
+    RANDOM = "random"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "evaluate",
+        help="Evaluate a sample of networks into a study. What the study has already is not "
+        "repeated, so the same command resumes.",
+        epilog="Example: mathnas evaluate macro.study --evaluator data:nasbench_macro "
+        "--sampling single",
+    )(evaluate)
+
+
+def evaluate(
+    study_path: StudyPath,
+    evaluator: Annotated[
+        str,
+        typer.Option(
+            "--evaluator",
+            metavar="SPEC",
+            help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, or MODULE:OBJECT.",
+        ),
+    ],
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space",
+            help="A space (see `mathnas spaces`) or its JSON file; by default the study's, or the "
+            "evaluator's.",
+        ),
+    ] = None,
+    design: Annotated[Design, typer.Option("--sampling", help="The sample.")] = Design.SINGLE,
+    share: Annotated[float, typer.Option(help="Share of partial sampling.")] = 0.05,
+    unpaired: Annotated[
+        bool, typer.Option("--unpaired", help="Partial sampling of networks, not of contexts.")
+    ] = False,
+    count: Annotated[int, typer.Option(help="Networks of random sampling.")] = 100,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="Reference network, as 3,0,2 or block names; by default the average-FLOPs one.",
+        ),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", help="Evaluate these networks instead of a sample."),
+    ] = None,
+    repeat_reference: Annotated[
+        bool, typer.Option(help="Measure the reference again with each node.")
+    ] = False,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Keep only these metrics.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Measurements of each network.")] = 1,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the sample and the evaluations.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    known = _known_space(study_path, space)
+    measure = evaluator_named(evaluator, known, metric or [])
+    with Study(study_path, known or _space_of(measure)) as study:
+        networks: sampling.Sample | list[tuple[int, ...]]
+        if network:
+            networks = [study.space.parse(text) for text in network]
+        else:
+            base = None if context is None else study.space.parse(context)
+            networks = _sample(
+                study.space, design, base, share, unpaired, count, repeat_reference, seed
+            )
+        try:
+            report = runner.evaluate(
+                study,
+                networks,
+                measure,
+                repeats=repeats,
+                seed=seed,
+                workers=workers,
+                progress=progress_of(as_json),
+            )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"stopped; {len(study)} measurements are in {study_path}. "
+                "The same command goes on from here.",
+                err=True,
+            )
+            raise typer.Exit(130) from None
+    if as_json:
+        print_json(
+            {
+                "study": str(study_path),
+                "done": report.done,
+                "already": report.already,
+                "seconds": report.seconds,
+                "failures": [
+                    {"network": list(failure.network), "error": failure.error}
+                    for failure in report.failures
+                ],
+            }
+        )
+    else:
+        typer.echo(str(report))
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _known_space(path: Path, text: str | None) -> SearchSpace | None:
+    """The space that is named, or that of the study where it exists."""
+    if text is not None:
+        return spaces.named(text)
+    if path.is_file() and path.stat().st_size:
+        with Study(path, read_only=True) as study:
+            return spaces.restore(study.space.to_dict())
+    return None
+
+
+def _space_of(evaluator: Evaluator) -> SearchSpace:
+    space = getattr(evaluator, "space", None)
+    if not isinstance(space, SearchSpace):
+        raise InvalidInputError(
+            f"a new study needs --space: {type(evaluator).__name__} does not say which space its "
+            "networks are of."
+        )
+    return space
+
+
+def _sample(
+    space: SearchSpace,
+    design: Design,
+    base: tuple[int, ...] | None,
+    share: float,
+    unpaired: bool,
+    count: int,
+    repeat_reference: bool,
+    seed: int,
+) -> sampling.Sample:
+    if design is Design.SINGLE:
+        return sampling.single_sampling(space, base, repeat_reference=repeat_reference)
+    if design is Design.PARTIAL:
+        form: sampling.Form = "unpaired" if unpaired else "paired"
+        return sampling.partial_sampling(space, share, form=form, seed=seed, reference=base)
+    if design is Design.FULL:
+        return sampling.full_sampling(space, base)
+    return sampling.random_sampling(space, count, seed=seed)

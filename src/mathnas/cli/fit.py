@@ -1,0 +1,64 @@
+"""``mathnas fit``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mathnas import fitting
+from mathnas.cli._options import AsJson, Forms, StudyPath, print_json, read_forms
+from mathnas.study import Study
+
+
+class Method(str, Enum):
+    """How effects are estimated; see `mathnas.fit`."""
+
+    PAIRED = "paired"
+    SINGLE = "single"
+    MEANS = "means"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "fit",
+        help="Estimate block effects from a study and write them as a table.",
+        epilog="Example: mathnas fit macro.study -o macro.table.json",
+    )(fit)
+
+
+def fit(
+    study_path: StudyPath,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The table file; by default STUDY.table.json."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Only these metrics.")
+    ] = None,
+    method: Annotated[
+        Method,
+        typer.Option(help="paired: all contexts; single: the reference's; means: unpaired."),
+    ] = Method.PAIRED,
+    form: Forms = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="NETWORK", help="What effects are relative to.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    with Study(study_path, read_only=True) as study:
+        table = fitting.fit(
+            study,
+            metric,
+            method=method.value,
+            form=read_forms(form),
+            reference=None if reference is None else study.space.parse(reference),
+        )
+    target = output or study_path.with_suffix(".table.json")
+    table.save(target)
+    if as_json:
+        print_json({"table": str(target), **table.to_dict()})
+    else:
+        typer.echo(f"{table}\n\nwritten: {target}")

@@ -1,0 +1,53 @@
+"""``mathnas show-env``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from importlib import metadata
+
+import typer
+
+from mathnas._version import __version__
+from mathnas.cli._options import AsJson, print_json
+from mathnas.datasets import DATA_VARIABLE
+
+_PACKAGES = (
+    *("numpy", "typer", "rich", "pydantic", "pooch"),
+    *("torch", "onnx", "onnxscript", "onnxruntime", "scikit-learn", "pyarrow"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "show-env",
+        help="What mathnas finds on this machine, for bug reports.",
+        epilog="Example: mathnas show-env --json",
+    )(show_env)
+
+
+def show_env(as_json: AsJson = False) -> None:
+    found: dict[str, str | None] = {
+        "mathnas": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processors": str(os.cpu_count()),
+        "sqlite": sqlite3.sqlite_version,
+        "solver": "numpy",
+        DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
+        **{package: _version(package) for package in _PACKAGES},
+    }
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        absent = "not set" if name == DATA_VARIABLE else "not installed"
+        typer.echo(f"{name:14} {value or absent}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
