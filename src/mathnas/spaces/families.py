@@ -1,0 +1,169 @@
+"""The families of spaces by name: for the command line, for files, and for listings."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mathnas.errors import InvalidInputError, MathNASWarning
+from mathnas.space import SearchSpace
+from mathnas.spaces.fbnet import FBNet
+from mathnas.spaces.mobilenetv3 import MobileNetV3
+from mathnas.spaces.nasbench201 import NASBench201
+from mathnas.spaces.nasbench_macro import NASBenchMacro
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of space that mathnas can build.
+
+    Attributes:
+        name: as on the command line and in the ``family`` record of a declaration.
+        description: one line.
+        build: makes a space from the family's arguments.
+        parameters: the arguments by name, each with what reads it from text.
+        arguments: how they are written, for help texts.
+    """
+
+    name: str
+    description: str
+    build: Callable[..., SearchSpace]
+    parameters: Mapping[str, Callable[[str], object]]
+    arguments: str = ""
+
+    def default(self) -> SearchSpace:
+        """The space with the default arguments, for its numbers of nodes, blocks and networks."""
+        return self.build()
+
+    def from_text(self, text: str) -> SearchSpace:
+        """The space with arguments such as ``width=1.2,resolution=192``; the first name may be
+        left out.
+
+        Raises:
+            InvalidInputError: an argument is unknown, twice there, or has a wrong value.
+        """
+        given: dict[str, object] = {}
+        for place, part in enumerate(filter(None, (item.strip() for item in text.split(",")))):
+            key, equals, value = part.partition("=")
+            if not equals and place == 0 and self.parameters:
+                key, value = next(iter(self.parameters)), part
+            if key not in self.parameters or key in given:
+                problem = "twice" if key in given else f"{key!r}"
+                raise InvalidInputError(
+                    f"{self.name} takes {self.arguments or 'no arguments'}, but got {problem} in "
+                    f"{text!r}."
+                )
+            try:
+                given[key] = self.parameters[key](value)
+            except ValueError as error:
+                raise InvalidInputError(
+                    f"{self.name} takes {self.arguments}, but {key} got {value!r}: {error}."
+                ) from error
+        return self.build(**given)
+
+
+_FAMILIES = (
+    Family(
+        "nasbench201",
+        "NAS-Bench-201 / NATS-Bench topology: a cell of 6 edges, 5 operations each",
+        NASBench201,
+        {"dataset": str},
+        "dataset=cifar10|cifar100|imagenet16-120",
+    ),
+    Family(
+        "nasbench_macro",
+        "NAS-Bench-Macro: 8 sequential layers, identity or inverted residual (CIFAR-10)",
+        NASBenchMacro,
+        {},
+    ),
+    Family(
+        "mobilenetv3",
+        "Once-for-All MobileNetV3: 20 layers, kernel and expansion each, elastic depth",
+        MobileNetV3,
+        {"width": float, "resolution": int, "classes": int},
+        "width=1.0,resolution=224,classes=1000",
+    ),
+    Family(
+        "fbnet",
+        "FBNet: 22 sequential layers, 9 blocks each (MACs unknown)",
+        FBNet,
+        {},
+    ),
+)
+_BY_NAME = {family.name: family for family in _FAMILIES}
+
+
+def catalogue() -> tuple[Family, ...]:
+    """The families that mathnas knows, for listings."""
+    return _FAMILIES
+
+
+def named(text: str) -> SearchSpace:
+    """The space that a command line names.
+
+    Args:
+        text: a family (``nasbench201``), a family with arguments (``nasbench201:cifar10``,
+            ``mobilenetv3:width=1.2,resolution=192``), or the path of a space's JSON file.
+
+    Raises:
+        InvalidInputError: no family has this name, or its arguments are wrong.
+        FileFormatError: the file cannot be read, or is not a space.
+    """
+    name, _, arguments = text.partition(":")
+    if name in _BY_NAME:
+        return _BY_NAME[name].from_text(arguments)
+    if text.endswith(".json") or Path(text).is_file():
+        return restore(SearchSpace.load(text).to_dict())
+    close = difflib.get_close_matches(name, _BY_NAME, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_BY_NAME)}."
+    raise InvalidInputError(
+        f"a space is a known family or a JSON file that exists, but got {text!r}: {hint}"
+    )
+
+
+def restore(declaration: Mapping[str, object]) -> SearchSpace:
+    """The space of a declaration, with its canonical form and helpers where its family is known.
+
+    A declaration says how its space is built again (``family``). The space that comes of it is
+    used only where it equals the declaration; otherwise the declaration holds, with a warning.
+
+    Raises:
+        FileFormatError, InvalidInputError: the declaration is not a space.
+
+    Example:
+        >>> from mathnas.spaces import NASBench201, restore
+        >>> type(restore(NASBench201("cifar10").to_dict())).__name__
+        'NASBench201'
+    """
+    declared = SearchSpace.from_dict(declaration)
+    if declared.family is None:
+        return declared
+    arguments = dict(declared.family)
+    family = _BY_NAME.get(str(arguments.pop("name", "")))
+    if family is None:
+        return declared
+    built = _build(family, arguments)
+    if built is not None and built == declared:
+        return built
+    warnings.warn(
+        f"the space {declared.name!r} says that it is {family.name}, but its declaration differs "
+        f"from the {family.name} of this mathnas: it is used as declared, without the family's "
+        "canonical form and helpers.",
+        MathNASWarning,
+        stacklevel=2,
+    )
+    return declared
+
+
+def _build(family: Family, arguments: Mapping[str, object]) -> SearchSpace | None:
+    """The space of a ``family`` record, or None where the record does not fit the family."""
+    if not arguments.keys() <= family.parameters.keys():
+        return None
+    try:
+        # through text: a record may hold anything
+        return family.build(**{k: family.parameters[k](str(v)) for k, v in arguments.items()})
+    except ValueError:
+        return None

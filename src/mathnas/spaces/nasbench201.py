@@ -1,0 +1,303 @@
+"""NAS-Bench-201 (the topology space of NATS-Bench): a cell of 6 edges with 5 operations each.
+
+A cell has four nodes, 0 (input) to 3 (output). Each edge applies an operation to its source, a node
+is the sum of its incoming edges, and the output is node 3. The network stacks 15 copies of the cell
+in three stages of 16, 32 and 64 channels (Dong and Yang, ICLR 2020).
+
+Blocks die here: an edge that cannot be reached from the input, or that cannot reach the output,
+changes nothing in what the network computes, though its operation is still executed. Which cells
+count as the same is therefore a choice, and this module offers four:
+
+- *as written*: the cell itself;
+- `edges_reaching_output`: edges without a path to the output are set to ``none``;
+- `alive_edges`: also those without a path from the input (`NASBench201.canonical`);
+- `expression`: cells with the same text of what the output node computes are one class.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+from mathnas.errors import InvalidInputError
+from mathnas.space import Block, BlockNode, Network, SearchSpace
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+NONE, SKIP, CONV_1X1, CONV_3X3, AVG_POOL = range(5)
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (source, target), canonical order
+_OUTPUT = 3
+_STAGE_CHANNELS = (16, 32, 64)
+_CELLS_A_STAGE = 5
+_SHUFFLE_SEED = 88
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    resolution: int
+    classes: int
+
+
+_INPUTS = {
+    "cifar10": _Input(32, 10),
+    "cifar100": _Input(32, 100),
+    "imagenet16-120": _Input(16, 120),
+}
+DATASETS = tuple(_INPUTS)
+
+
+class NASBench201(SearchSpace):
+    """The 15,625 cells of NAS-Bench-201, with MACs and parameters for one data set.
+
+    MACs count convolutions and the linear layer (its bias adds one per class); pooling, batch norm
+    and sums are 0. Parameters are all trainable ones. Every operation is executed even where its
+    edge is dead, so both are exact sums over edges. A few entries of the published benchmark file
+    differ from these formulas.
+
+    Args:
+        dataset: ``cifar10``, ``cifar100`` or ``imagenet16-120`` (in any case).
+
+    Raises:
+        InvalidInputError: the data set is not one of these.
+
+    Example:
+        >>> from mathnas.spaces import NASBench201
+        >>> space = NASBench201("cifar100")
+        >>> cell = space.parse("|skip_connect~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|")
+        >>> cell, space.index(cell), space.canonical(cell)
+        ((1, 0, 0, 3, 0, 0), 2047, (0, 0, 0, 3, 0, 0))
+        >>> int(space.macs([cell])[0])
+        43178340
+    """
+
+    def __init__(self, dataset: str = "cifar100") -> None:
+        key = dataset.lower()
+        if key not in _INPUTS:
+            raise InvalidInputError(
+                f"NAS-Bench-201 is defined for {', '.join(DATASETS)}, but got {dataset!r}: "
+                "choose one of these."
+            )
+        self.dataset = key
+        self.resolution = _INPUTS[key].resolution
+        self.classes = _INPUTS[key].classes
+        blocks = tuple(
+            Block(name, *_edge_costs(operation, self.resolution))
+            for operation, name in enumerate(OPERATIONS)
+        )
+        macs, params = _skeleton_costs(self.resolution, self.classes)
+        super().__init__(
+            [BlockNode(f"{source}->{target}", blocks) for source, target in EDGES],
+            name=f"nasbench201:{key}",
+            fixed_macs=macs,
+            fixed_params=params,
+            canonical=alive_edges,
+            family={"name": "nasbench201", "dataset": key},
+        )
+
+    def parse(self, text: str) -> Network:
+        """A cell as an arch string, as ``3,0,2,1,4,1``, or as operation names with commas."""
+        return parse_arch(text.strip()) if text.strip().startswith("|") else super().parse(text)
+
+    def arch(self, network: Sequence[int | str]) -> str:
+        """The arch string of a cell."""
+        return format_arch(self.check(network))
+
+    def index(self, network: Sequence[int | str]) -> int:
+        """The cell's index in NAS-Bench-201, NATS-Bench and HW-NAS-Bench."""
+        return _index_of()[self.check(network)]
+
+    def at(self, index: int) -> Network:
+        """The cell with this benchmark index.
+
+        Raises:
+            InvalidInputError: the index is not in 0 to 15,624.
+        """
+        if not 0 <= index < self.num_networks:
+            raise InvalidInputError(
+                f"benchmark indices go from 0 to {self.num_networks - 1}, but got {index}."
+            )
+        return cells_in_benchmark_order()[index]
+
+    def representative(self, network: Sequence[int | str]) -> Network:
+        """The cell with the lowest benchmark index among those of the same `expression`."""
+        return _representatives()[self.check(network)]
+
+
+# ---- costs ----------------------------------------------------------------------------------
+
+
+def _edge_costs(operation: int, resolution: int) -> tuple[int, int]:
+    """(MACs, parameters) that an operation on one edge adds to the network, over all 15 cells."""
+    kernel = {CONV_1X1: 1, CONV_3X3: 3}.get(operation)
+    if kernel is None:
+        return 0, 0
+    macs = params = 0
+    for stage, channels in enumerate(_STAGE_CHANNELS):
+        side = resolution // 2**stage
+        weights = kernel**2 * channels**2
+        macs += _CELLS_A_STAGE * weights * side**2
+        params += _CELLS_A_STAGE * (weights + _norm_params(channels))
+    return macs, params
+
+
+def _skeleton_costs(resolution: int, classes: int) -> tuple[int, int]:
+    """(MACs, parameters) of everything outside the cells: stem, two reductions, head."""
+    stem = 3 * 3**2 * _STAGE_CHANNELS[0]
+    macs = stem * resolution**2
+    params = stem + _norm_params(_STAGE_CHANNELS[0])
+    for stage, channels in enumerate(_STAGE_CHANNELS[1:], start=1):
+        before, side = _STAGE_CHANNELS[stage - 1], resolution // 2**stage
+        # two 3x3 convolutions with batch norm, and a 1x1 convolution on the shortcut
+        weights = 3**2 * before * channels + 3**2 * channels**2 + before * channels
+        macs += weights * side**2
+        params += weights + 2 * _norm_params(channels)
+    head = _STAGE_CHANNELS[-1] * classes + classes
+    return macs + head, params + _norm_params(_STAGE_CHANNELS[-1]) + head
+
+
+def _norm_params(channels: int) -> int:
+    return 2 * channels
+
+
+# ---- names and numbers ----------------------------------------------------------------------
+
+_ITEM = re.compile(r"(?P<operation>[a-z0-9_]+)~(?P<source>[0-9])")
+
+
+def parse_arch(text: str) -> Network:
+    """Read an arch string, for example
+    ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|``.
+
+    Raises:
+        InvalidInputError: the text is not exactly of this grammar.
+    """
+    parts = text.split("+")
+    if len(parts) != _OUTPUT:
+        raise InvalidInputError(
+            f"an arch string has {_OUTPUT} nodes joined by '+', but got {len(parts)}: {text!r}."
+        )
+    cell = []
+    for target, part in enumerate(parts, start=1):
+        if not (part.startswith("|") and part.endswith("|") and len(part) > 1):
+            raise InvalidInputError(
+                f"node {target} of an arch string stands between bars, |op~0|...|, "
+                f"but got {part!r}."
+            )
+        items = part[1:-1].split("|")
+        if len(items) != target:
+            raise InvalidInputError(
+                f"node {target} of an arch string has one operation for each of its {target} "
+                f"sources, but got {len(items)}: {part!r}."
+            )
+        for source, item in enumerate(items):
+            match = _ITEM.fullmatch(item)
+            if match is None or match["operation"] not in OPERATIONS:
+                raise InvalidInputError(
+                    f"an operation is written {OPERATIONS[1]}~{source}, with one of "
+                    f"{', '.join(OPERATIONS)}, but got {item!r} in node {target}."
+                )
+            if int(match["source"]) != source:
+                raise InvalidInputError(
+                    f"the sources of node {target} stand in the order 0 to {target - 1}, "
+                    f"but got {item!r} at place {source}."
+                )
+            cell.append(OPERATIONS.index(match["operation"]))
+    return tuple(cell)
+
+
+def format_arch(cell: Network) -> str:
+    """The arch string of a cell."""
+    nodes: list[str] = []
+    for target in range(1, _OUTPUT + 1):
+        items = [
+            f"{OPERATIONS[operation]}~{source}"
+            for (source, end), operation in zip(EDGES, cell, strict=True)
+            if end == target
+        ]
+        nodes.append(f"|{'|'.join(items)}|")
+    return "+".join(nodes)
+
+
+@lru_cache(maxsize=1)
+def cells_in_benchmark_order() -> tuple[Network, ...]:
+    """All 15,625 cells; the place of a cell is its index in the benchmark files.
+
+    The benchmark's authors listed the cells with the last edge fastest and shuffled the list once
+    with Python's generator, seed 88.
+    """
+    cells = list(product(range(len(OPERATIONS)), repeat=len(EDGES)))
+    random.Random(_SHUFFLE_SEED).shuffle(cells)
+    return tuple(cells)
+
+
+@lru_cache(maxsize=1)
+def _index_of() -> dict[Network, int]:
+    return {cell: index for index, cell in enumerate(cells_in_benchmark_order())}
+
+
+# ---- cells that are the same ----------------------------------------------------------------
+
+
+def edges_reaching_output(cell: Network) -> Network:
+    """`cell` with every edge that has no path to the output set to ``none``.
+
+    What a runtime must compute: it skips what nobody reads, but does not see that an input is
+    zero.
+    """
+    reaching = {_OUTPUT}
+    for (source, target), operation in zip(reversed(EDGES), reversed(cell), strict=True):
+        if operation != NONE and target in reaching:
+            reaching.add(source)
+    return _keep(cell, [target in reaching for _, target in EDGES])
+
+
+def alive_edges(cell: Network) -> Network:
+    """`cell` with every edge set to ``none`` that is on no path from the input to the output."""
+    reached = {0}
+    for (source, target), operation in zip(EDGES, cell, strict=True):
+        if operation != NONE and source in reached:
+            reached.add(target)
+    return edges_reaching_output(_keep(cell, [source in reached for source, _ in EDGES]))
+
+
+def has_path(cell: Network) -> bool:
+    """Whether anything of the input reaches the output; the other 341 cells are constant."""
+    return any(alive_edges(cell))
+
+
+def expression(cell: Network, *, zeros: bool = True) -> str:
+    """What the output node computes, as a text that is equal for cells known to be the same.
+
+    The terms of a sum are sorted, and a skip stands for its source. With `zeros`, a term that is
+    ``none`` or whose source is zero becomes ``#`` (but stays a term: a sum of zeros is no zero).
+    NATS-Bench counts the 6,466 classes that this gives; without `zeros` there are 12,751.
+    """
+    values = ["x", "", "", ""]
+    terms: list[list[str]] = [[] for _ in values]
+    for (source, target), operation in zip(EDGES, cell, strict=True):
+        if source and not values[source]:
+            values[source] = "+".join(sorted(terms[source]))
+        if zeros and (operation == NONE or values[source] == "#"):
+            term = "#"
+        elif operation == SKIP:
+            term = values[source]
+        else:
+            # the operation stands last: how terms sort decides which sums inside sums coincide,
+            # and the published classes belong to the order of these texts
+            term = f"({values[source]}){OPERATIONS[operation]}"
+        terms[target].append(term)
+    return "+".join(sorted(terms[_OUTPUT]))
+
+
+@lru_cache(maxsize=1)
+def _representatives() -> dict[Network, Network]:
+    """For every cell, the first cell in benchmark order with the same expression."""
+    first: dict[str, Network] = {}
+    return {cell: first.setdefault(expression(cell), cell) for cell in cells_in_benchmark_order()}
+
+
+def _keep(cell: Network, kept: Sequence[bool]) -> Network:
+    return tuple(operation if keep else NONE for operation, keep in zip(cell, kept, strict=True))
