@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ Indices: TypeAlias = npt.NDArray[np.intp]
 SPACE_FORMAT = "mathnas-space"
 SPACE_VERSION = 1
 _MOST_ENUMERATED = 20_000_000
+_CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,11 @@ class SearchSpace:
             InvalidInputError: wrong length, index out of range, unknown block, or a broken depth
                 rule.
         """
+        if isinstance(network, str) or not isinstance(network, (Sequence, np.ndarray)):
+            raise InvalidInputError(
+                f"a network is a tuple of block indices or names, but got {network!r}: "
+                "parse() reads a text, check_many() takes several networks."
+            )
         if len(network) != self.num_nodes:
             raise InvalidInputError(
                 f"a network of {self.name} has one block for each of its {self.num_nodes} nodes, "
@@ -206,23 +213,36 @@ class SearchSpace:
 
     def check_many(self, networks: npt.ArrayLike | Sequence[Sequence[int]]) -> Indices:
         """An array of networks, shape (k, m), after the checks of `check`."""
-        array = np.asarray(networks)
+        return self.check_array(networks).astype(np.intp, copy=False)
+
+    def check_array(
+        self, networks: npt.ArrayLike | Sequence[Sequence[int]]
+    ) -> npt.NDArray[np.integer]:
+        """As `check_many`, but an array of integers is returned as it is, whatever their width."""
+        try:
+            array = np.asarray(networks)
+        except ValueError:  # rows of different lengths: `check` says which
+            array = np.empty((1, 0), dtype=object)
         if array.ndim != 2 or array.shape[1] != self.num_nodes or array.dtype.kind not in "iu":
-            if array.dtype.kind in "OU" or array.ndim != 2 or array.size == 0:
+            if array.size == 0 or (array.ndim == 2 and array.dtype.kind in "OU"):
                 rows = [self.check(row) for row in networks]  # type: ignore[union-attr,arg-type]
                 return np.array(rows, dtype=np.intp).reshape(-1, self.num_nodes)
+            hint = ": write a single network as [network]" if array.ndim == 1 else ""
             raise InvalidInputError(
                 f"networks of {self.name} are integers of shape (k, {self.num_nodes}), "
-                f"but got {array.dtype} of shape {array.shape}."
+                f"but got {array.dtype} of shape {array.shape}{hint}."
             )
-        out_of_range = array.min(initial=0) < 0 or any(
-            array[:, node].max(initial=0) >= size for node, size in enumerate(self.sizes)
-        )
-        if out_of_range or self._broken_rules(array).any():
-            bad = (array < 0) | (array >= np.array(self.sizes))
-            wrong = bad.any(axis=1) | self._broken_rules(array)
-            self.check([int(block) for block in array[int(np.argmax(wrong))]])
-        return array.astype(np.intp, copy=False)
+        largest = np.array(self.sizes) - 1
+        for start in range(0, len(array), _CHUNK):  # a chunk stays in the cache
+            part = array[start : start + _CHUNK]
+            if (
+                part.min() < 0
+                or (part.max(axis=0) > largest).any()
+                or self._broken_rules(part).any()
+            ):
+                bad = ((part < 0) | (part > largest)).any(axis=1) | self._broken_rules(part)
+                self.check([int(block) for block in part[int(np.argmax(bad))]])
+        return array
 
     def parse(self, text: str) -> Network:
         """A network written as ``3,0,2`` or as block names separated by commas."""
@@ -263,17 +283,25 @@ class SearchSpace:
     def average_macs_network(self) -> Network:
         """Algorithm 1, stage 1: per node the block with MACs closest to the node's mean.
 
-        Ties go to the lowest index.
+        Ties go to the lowest index. Where that leaves a gap in a stage of optional nodes, the stage
+        takes the depth with the smallest sum of these distances instead.
 
         Raises:
             InvalidInputError: MACs are not known for every block.
         """
         macs = self.require_macs("the average-FLOPs network")
-        chosen = []
-        for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
-            node = macs[start:stop]
-            # math.fsum: equal blocks must tie exactly, whatever the order of summation
-            chosen.append(int(np.argmin(np.abs(node - math.fsum(node) / len(node)))))
+        # math.fsum: equal blocks must tie exactly, whatever the order of summation
+        distances = [
+            np.abs(own - math.fsum(own) / len(own)) for own in np.split(macs, self.offsets[1:-1])
+        ]
+        chosen = [int(np.argmin(own)) for own in distances]
+        for rule in self.depth_rules:
+            members = zip(rule.nodes, rule.absent, strict=True)
+            gone = [chosen[node] == absent for node, absent in members]
+            if gone != sorted(gone):
+                closest = _closest_depth(rule, [distances[node] for node in rule.nodes])
+                for node, block in zip(rule.nodes, closest, strict=True):
+                    chosen[node] = block
         return self.check(chosen)
 
     # ---- enumeration and sampling -----------------------------------------------------------
@@ -419,62 +447,23 @@ class SearchSpace:
             record["family"] = self.family
         return record
 
-    @classmethod
-    def from_dict(cls, value: object, where: str = "space") -> SearchSpace:
+    @staticmethod
+    def from_dict(value: object, where: str = "space") -> SearchSpace:
         """The space that `to_dict` describes; without its `canonical`, which is code.
 
         `mathnas.spaces.restore` also brings the canonical form of the spaces that it knows.
         """
-        return cls._from_record(check_header(value, SPACE_FORMAT, SPACE_VERSION, where))
+        return _from_record(check_header(value, SPACE_FORMAT, SPACE_VERSION, where))
 
-    @classmethod
-    def load(cls, path: str | Path) -> SearchSpace:
+    @staticmethod
+    def load(path: str | Path) -> SearchSpace:
         """Read a space from its JSON file.
 
         Raises:
             FileFormatError: the file is missing, damaged, foreign or newer.
             InvalidInputError: what it declares is not a space.
         """
-        return cls._from_record(read_json(Path(path), SPACE_FORMAT, SPACE_VERSION))
-
-    @classmethod
-    def _from_record(cls, record: Record) -> SearchSpace:
-        record.only(
-            *("format", "version", "name", "nodes", "fixed_macs", "fixed_params"),
-            *("reference", "depth_rules", "family"),
-        )
-        nodes = []
-        for where, entry in record.items("nodes"):
-            node = Record(entry, where)
-            node.only("name", "blocks")
-            blocks = tuple(_read_block(item, spot) for spot, item in node.items("blocks"))
-            nodes.append(BlockNode(node.get("name", str), blocks))
-        index = {node.name: i for i, node in enumerate(nodes)}
-        rules = []
-        for where, entry in record.items("depth_rules") if "depth_rules" in record else []:
-            members = [Record(item, where) for item in (entry if isinstance(entry, list) else [])]
-            names = [member.get("node", str) for member in members]
-            for name in names:
-                if name not in index:
-                    raise InvalidInputError(f"{where}: there is no node {name!r}.")
-            rules.append(
-                DepthRule(
-                    tuple(index[name] for name in names),
-                    tuple(
-                        nodes[index[name]].index(member.get("absent", str))
-                        for name, member in zip(names, members, strict=True)
-                    ),
-                )
-            )
-        return cls(
-            nodes,
-            name=record.get("name", str),
-            fixed_macs=record.number("fixed_macs"),
-            fixed_params=record.number("fixed_params"),
-            reference=record.get("reference", list) if "reference" in record else None,
-            depth_rules=rules,
-            family=record.get("family", dict) if "family" in record else None,
-        )
+        return _from_record(read_json(Path(path), SPACE_FORMAT, SPACE_VERSION))
 
     def save(self, path: str | Path) -> None:
         """Write the space as JSON, whole or not at all."""
@@ -524,6 +513,11 @@ class SearchSpace:
             for node, absent in zip(rule.nodes, rule.absent, strict=True):
                 if not (0 <= node < self.num_nodes and 0 <= absent < self.sizes[node]):
                     raise InvalidInputError(f"a depth rule names nodes and blocks, but got {rule}.")
+                if self.sizes[node] == 1:
+                    raise InvalidInputError(
+                        f"a node of a depth rule has a block besides the absent one, but "
+                        f"{self.nodes[node].name!r} has only the absent one: leave the node out."
+                    )
             seen |= set(rule.nodes)
 
     def _broken_rules(self, networks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
@@ -651,6 +645,45 @@ class NodeGroup:
         return np.array(shares), np.array(present), np.array(gone)
 
 
+def _from_record(record: Record) -> SearchSpace:
+    record.only(
+        *("format", "version", "name", "nodes", "fixed_macs", "fixed_params"),
+        *("reference", "depth_rules", "family"),
+    )
+    nodes = []
+    for where, entry in record.items("nodes"):
+        node = Record(entry, where)
+        node.only("name", "blocks")
+        blocks = tuple(_read_block(item, spot) for spot, item in node.items("blocks"))
+        nodes.append(BlockNode(node.get("name", str), blocks))
+    index = {node.name: i for i, node in enumerate(nodes)}
+    rules = []
+    for where, entry in record.items("depth_rules") if "depth_rules" in record else []:
+        members = [Record(item, where) for item in (entry if isinstance(entry, list) else [])]
+        names = [member.get("node", str) for member in members]
+        for name in names:
+            if name not in index:
+                raise InvalidInputError(f"{where}: there is no node {name!r}.")
+        rules.append(
+            DepthRule(
+                tuple(index[name] for name in names),
+                tuple(
+                    nodes[index[name]].index(member.get("absent", str))
+                    for name, member in zip(names, members, strict=True)
+                ),
+            )
+        )
+    return SearchSpace(
+        nodes,
+        name=record.get("name", str),
+        fixed_macs=record.number("fixed_macs"),
+        fixed_params=record.number("fixed_params"),
+        reference=record.get("reference", list) if "reference" in record else None,
+        depth_rules=rules,
+        family=record.get("family", dict) if "family" in record else None,
+    )
+
+
 def _block_record(block: Block) -> object:
     if block.macs is None and block.params is None:
         return block.name
@@ -682,8 +715,22 @@ def _suggest(name: str, known: Sequence[str]) -> str:
     return f": it has {listed}."
 
 
+def _closest_depth(rule: DepthRule, distances: Sequence[Floats]) -> list[int]:
+    """Blocks for the nodes of a rule, without a gap, with the smallest sum of distances."""
+    present, sums = [], []
+    for own, absent in zip(distances, rule.absent, strict=True):
+        others = own.copy()
+        others[absent] = np.inf
+        present.append(int(np.argmin(others)))
+    for depth in range(len(distances) + 1):
+        blocks = [*present[:depth], *rule.absent[depth:]]
+        sums.append(math.fsum(own[block] for own, block in zip(distances, blocks, strict=True)))
+    depth = int(np.argmin(sums))
+    return [*present[:depth], *rule.absent[depth:]]
+
+
 def _is_integer(text: str) -> bool:
-    return text.lstrip("+-").isdigit()
+    return re.fullmatch(r"[+-]?\d+", text) is not None
 
 
 def _count(number: int) -> str:
