@@ -38,7 +38,8 @@ class Record:
                 return default
             raise FileFormatError(f"{self.where}: the field {key!r} is missing.")
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            with contextlib.suppress(OverflowError):
+                value = float(value)
         if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
             raise FileFormatError(
                 f"{self.where}.{key}: expected {kind.__name__}, but got {_shown(value)}."

@@ -153,7 +153,8 @@ class TabularEvaluator(Evaluator):
         conditions: conditions under which the table was measured.
 
     Raises:
-        InvalidInputError: a network does not belong to the space or a value is not finite.
+        InvalidInputError: a network does not belong to the space, or a value is missing or not
+            finite.
     """
 
     batch_size = 1024
@@ -172,6 +173,8 @@ class TabularEvaluator(Evaluator):
         )
         self.conditions = dict(conditions or {})
         space.check_many(list(rows))
+        for network, row in rows.items():
+            _check_row(network, row, self.metrics)
         self._rows = rows
 
     @property
@@ -188,7 +191,7 @@ class TabularEvaluator(Evaluator):
         except KeyError:
             raise EvaluationError(
                 f"the table of {self.space.name} has {len(self._rows)} networks, but not "
-                f"{','.join(map(str, network))}: choose among TabularEvaluator.networks."
+                f"{_text(network)}: choose among TabularEvaluator.networks."
             ) from None
         return {metric.name: row[metric.name] for metric in self.metrics}
 
@@ -208,7 +211,7 @@ class TabularEvaluator(Evaluator):
 
         Raises:
             FileFormatError: the file cannot be read, or a column is missing.
-            InvalidInputError: a row does not fit the space or is not a number.
+            InvalidInputError: a row does not fit the space, is not a number, or repeats a network.
         """
         try:
             with Path(path).open(newline="", encoding="utf-8") as file:
@@ -227,8 +230,30 @@ class TabularEvaluator(Evaluator):
         rows: dict[Network, dict[str, Measurement | float]] = {}
         for number, line in enumerate(lines, start=2):
             try:
-                network = space.parse(line["network"])
+                network = space.parse(line["network"] or "")
+                if network in rows:
+                    raise InvalidInputError(
+                        f"{_text(network)} stands twice: a table has one row a network, so average "
+                        "its repeats first."
+                    )
                 rows[network] = {m.name: m.check(float(line[m.name])) for m in chosen}
             except (TypeError, ValueError) as error:
                 raise InvalidInputError(f"{path}, line {number}: {error}") from error
         return cls(space, rows, chosen, conditions=conditions)
+
+
+def _check_row(
+    network: Network, row: Mapping[str, Measurement | float], metrics: Sequence[Metric]
+) -> None:
+    for metric in metrics:
+        if metric.name not in row:
+            raise InvalidInputError(
+                f"a table has every metric of every network, but {_text(network)} has no "
+                f"{metric.name}: leave the network or the metric out."
+            )
+        value = row[metric.name]
+        metric.check(value.value if isinstance(value, Measurement) else value)
+
+
+def _text(network: Network) -> str:
+    return ",".join(map(str, network))

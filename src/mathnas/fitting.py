@@ -20,7 +20,7 @@ from mathnas.errors import InvalidInputError, MathNASWarning
 from mathnas.metrics import Floats
 from mathnas.space import Network, SearchSpace
 from mathnas.study import Measurements, Study
-from mathnas.table import BlockEffects, BlockTable, Form
+from mathnas.table import BlockEffects, BlockTable, Form, check_form
 
 Method = Literal["paired", "single", "means"]
 
@@ -98,8 +98,10 @@ def fit_column(
     """The effects on one metric, from its measurements; what `fit` does for each metric.
 
     Raises:
-        InvalidInputError: a block was not measured as the method needs.
+        InvalidInputError: a block was not measured as the method needs, or the form needs MACs that
+            the space does not declare.
     """
+    check_form(space, form, data.metric.name)
     response = data.metric.scale.forward(data.values)
     if method == "means":
         found = _block_means(space, data, response, reference)
@@ -265,7 +267,7 @@ def _check_reference(
         for fact in study.evaluations(data.metric.name)
         if fact.network == reference and dict(fact.conditions) == dict(data.conditions)
     ]
-    effects = np.abs(column.effects[column.effects != 0])
+    effects = np.abs(np.delete(column.effects, study.space.offsets[:-1] + np.array(reference)))
     if len(values) < 2 or not len(effects) or column.power:
         return
     noise = float(np.std(values, ddof=1)) * math.sqrt(2)

@@ -133,14 +133,14 @@ def _compact(value: float) -> str:
     return f"{value:.4g}"
 
 
-# Quantity -> (unit in the name -> (unit as printed, factor to the base of its dimension)).
+# Quantity -> (unit in the name -> (unit as printed, its power of ten in the dimension)).
 # Limits such as "20ms" are converted inside one dimension.
-_DIMENSIONS: dict[str, dict[str, tuple[str, float]]] = {
-    "latency": {"ns": ("ns", 1e-9), "us": ("us", 1e-6), "ms": ("ms", 1e-3), "s": ("s", 1.0)},
-    "energy": {"uj": ("uJ", 1e-6), "mj": ("mJ", 1e-3), "j": ("J", 1.0), "kj": ("kJ", 1e3)},
-    "memory": {"b": ("B", 1.0), "kb": ("kB", 1e3), "mb": ("MB", 1e6), "gb": ("GB", 1e9)},
-    "macs": {"": ("", 1.0), "k": ("", 1e3), "m": ("", 1e6), "g": ("", 1e9)},
-    "params": {"": ("", 1.0), "k": ("", 1e3), "m": ("", 1e6), "g": ("", 1e9)},
+_DIMENSIONS: dict[str, dict[str, tuple[str, int]]] = {
+    "latency": {"ns": ("ns", -9), "us": ("us", -6), "ms": ("ms", -3), "s": ("s", 0)},
+    "energy": {"uj": ("uJ", -6), "mj": ("mJ", -3), "j": ("J", 0), "kj": ("kJ", 3)},
+    "memory": {"b": ("B", 0), "kb": ("kB", 3), "mb": ("MB", 6), "gb": ("GB", 9)},
+    "macs": {"": ("", 0), "k": ("", 3), "m": ("", 6), "g": ("", 9)},
+    "params": {"": ("", 0), "k": ("", 3), "m": ("", 6), "g": ("", 9)},
 }
 _PLAIN: dict[str, tuple[str, Direction]] = {
     "accuracy": ("%", Direction.MAXIMIZE),
@@ -183,9 +183,9 @@ def convert(value: float, suffix: str, metric: Metric) -> float:
     units = _DIMENSIONS.get(quantity, {})
     own = rest.partition("_")[0] if rest.partition("_")[0] in units else ""
     if suffix.lower() in units and own in units:
-        # divide by the reciprocal: 20 ms stays exactly 20, and 0.02 s becomes 20.0
-        factor = units[suffix.lower()][1] / units[own][1]
-        return value * factor if factor >= 1 else value / (units[own][1] / units[suffix.lower()][1])
+        # whole powers of ten are exact, their reciprocals are not: 1500 us becomes 1.5 ms exactly
+        power = units[suffix.lower()][1] - units[own][1]
+        return value * 10.0**power if power >= 0 else value / 10.0**-power
     if suffix.lower() == metric.unit.lower():
         return value
     known = ", ".join(unit for unit in units if unit) or metric.unit or "no unit"

@@ -82,6 +82,15 @@ def single_sampling(
             the context because an optional node is absent in it.
     """
     reference = space.average_macs_network() if context is None else space.check(context)
+    for rule in space.depth_rules:
+        for node, absent in zip(rule.nodes[:-1], rule.absent, strict=False):
+            if reference[node] == absent:
+                raise InvalidInputError(
+                    f"single sampling switches every block in its context, but the optional node "
+                    f"{space.nodes[node].name!r} is absent in "
+                    f"{','.join(space.block_names(reference))}, so the later ones of its stage "
+                    "cannot be switched: give a context in which they are present."
+                )
     networks = [reference]
     for node, size in enumerate(space.sizes):
         if repeat_reference:
@@ -107,7 +116,8 @@ def partial_sampling(
     Args:
         share: in (0, 1].
         form: ``paired``: for every node, a share of its contexts, each with all blocks of the
-            node, so that differences are taken inside one context. ``unpaired``: a share of all
+            node, so that differences are taken inside one context (for an optional node: contexts
+            in which the earlier ones of its stage are present). ``unpaired``: a share of all
             networks; effects are differences of block means.
         seed: of the choice.
         reference: what effects are taken against; by default the space's reference.
@@ -121,7 +131,7 @@ def partial_sampling(
     base = space.reference if reference is None else space.check(reference)
     rng = np.random.default_rng(seed)
     if form == "paired":
-        networks = _paired(space, share, rng)
+        networks = _paired(space, share, rng, base)
     elif form == "unpaired":
         networks = space.sample(_share_of(space.num_networks, share), seed=rng)
         _check_all_blocks(space, networks, share)
@@ -146,30 +156,58 @@ def random_sampling(space: SearchSpace, count: int, *, seed: int = 0) -> Sample:
     return Sample("random", tuple(space.sample(count, seed=seed)), space.reference, seed=seed)
 
 
-def _paired(space: SearchSpace, share: float, rng: np.random.Generator) -> list[Network]:
-    """For every node a share of its contexts; each context with every block that it allows."""
+def _paired(
+    space: SearchSpace, share: float, rng: np.random.Generator, reference: Network
+) -> list[Network]:
+    """For every node a share of its contexts; each context with every block of the node."""
     found: dict[Network, None] = {}
     for node, size in enumerate(space.sizes):
-        contexts = _share_of(math.ceil(space.num_networks / size), share)
-        _share_of(contexts * size + len(found), 1.0)
-        for row in _contexts(space, node, contexts, rng).tolist():
+        contexts = _contexts(space, node, share, rng, reference[node])
+        _share_of(len(contexts) * size + len(found), 1.0)
+        for row in contexts.tolist():
             for block in range(size):
-                try:
-                    found.setdefault(space.with_block(tuple(row), node, block))
-                except InvalidInputError:  # an earlier optional node is absent in this context
-                    continue
+                switched = space.with_block(tuple(row), node, block)
+                # not in the row's context where an absent node took later ones along
+                pair = (*switched[:node], reference[node], *switched[node + 1 :])
+                found.setdefault(switched)
+                found.setdefault(pair)
     return list(found)
 
 
-def _contexts(space: SearchSpace, node: int, count: int, rng: np.random.Generator) -> Indices:
-    """Distinct networks that differ outside `node`."""
-    if space.num_networks > 1_000_000:
-        rows = np.array(space.sample(count, seed=rng), dtype=np.intp)
-    else:
+def _contexts(
+    space: SearchSpace, node: int, share: float, rng: np.random.Generator, own: int
+) -> Indices:
+    """A share of the networks that differ outside `node` and in which it can be switched from and
+    to its block `own`."""
+    if space.num_networks <= 1_000_000:
         rows = space.networks_at(rng.permutation(space.num_networks))
-    others = np.delete(rows, node, axis=1)
-    _, first = np.unique(others, axis=0, return_index=True)
-    return rows[np.sort(first)[:count]]
+        rows = _distinct_outside(_switchable(space, node, rows, own), node)
+        return rows[: _share_of(len(rows), share)]
+    count = _share_of(math.ceil(space.num_networks / space.sizes[node]), share)
+    rows = np.empty((0, space.num_nodes), dtype=np.intp)
+    while len(rows) < count:
+        drawn = np.array(space.sample(count - len(rows), seed=rng), dtype=np.intp)
+        rows = np.concatenate([rows, _switchable(space, node, drawn, own)])
+    return _distinct_outside(rows, node)
+
+
+def _switchable(space: SearchSpace, node: int, rows: Indices, own: int) -> Indices:
+    """The rows that let an optional node be absent or present: the earlier ones of its stage are
+    present and, where it is absent in the reference, the later ones are absent."""
+    for rule in space.depth_rules:
+        if node in rule.nodes:
+            place = rule.nodes.index(node)
+            present = rows[:, rule.nodes[:place]] != np.array(rule.absent[:place], dtype=np.intp)
+            rows = rows[present.all(axis=1)]
+            if own == rule.absent[place]:
+                rows[:, rule.nodes[place + 1 :]] = rule.absent[place + 1 :]
+    return rows
+
+
+def _distinct_outside(rows: Indices, node: int) -> Indices:
+    """The first row of those that are equal but for `node`."""
+    _, first = np.unique(np.delete(rows, node, axis=1), axis=0, return_index=True)
+    return rows[np.sort(first)]
 
 
 def _share_of(total: int, share: float) -> int:

@@ -8,7 +8,9 @@ subtracts, which gives the same predictions.)
 from __future__ import annotations
 
 import html
+import itertools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,7 +24,7 @@ from mathnas._records import Record, check_header, read_json, write_json
 from mathnas._version import __version__
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.metrics import Direction, Floats, Metric
-from mathnas.space import Indices, Network, SearchSpace
+from mathnas.space import Network, SearchSpace
 
 TABLE_FORMAT = "mathnas-table"
 TABLE_VERSION = 1
@@ -163,7 +165,7 @@ class BlockTable:
         Raises:
             InvalidInputError: a network does not belong to the space, or the metric is unknown.
         """
-        rows = self.space.check_many(networks)
+        rows = self.space.check_array(networks)
         if metric is None:
             return {name: self._predict(rows, column) for name, column in self.columns.items()}
         return self._predict(rows, self.column(metric))
@@ -202,7 +204,7 @@ class BlockTable:
             response = column.base + math.fsum(effects) / total
         return float(column.metric.scale.inverse(np.array([response]))[0])
 
-    def _predict(self, networks: Indices, column: BlockEffects) -> Floats:
+    def _predict(self, networks: npt.NDArray[np.integer], column: BlockEffects) -> Floats:
         result = self._sums(networks, column.effects)
         if column.power:
             macs = self.space.require_macs(f"predicting {column.metric.name}")
@@ -210,7 +212,7 @@ class BlockTable:
         result += column.base
         return column.metric.scale.inverse(result)
 
-    def _sums(self, networks: Indices, values: Floats) -> Floats:
+    def _sums(self, networks: npt.NDArray[np.integer], values: Floats) -> Floats:
         """Sum of the chosen blocks' values, a chunk at a time so that it stays in the cache."""
         result = np.empty(len(networks))
         nodes = [
@@ -283,9 +285,9 @@ class BlockTable:
             columns[metric.name] = BlockEffects(
                 metric,
                 item.get("base", float),
-                _flat(item, "effects"),
-                _flat(item, "spread"),
-                _flat(item, "contexts"),
+                _flat(item, "effects", space),
+                _flat(item, "spread", space),
+                _flat(item, "contexts", space),
                 form,
                 item.get("conditions", dict, {}),
             )
@@ -311,8 +313,7 @@ class BlockTable:
             raise InvalidInputError(
                 f"effects and base are finite, but those of {name} are not: fit the table again."
             )
-        if column.power:
-            self.space.require_macs(f"the form {column.form.value} of {name}")
+        check_form(self.space, column.form, name)
 
     # ---- showing ----------------------------------------------------------------------------
 
@@ -348,6 +349,19 @@ class BlockTable:
         return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
+def check_form(space: SearchSpace, form: Form, metric: str) -> None:
+    """Raise `InvalidInputError` where a form divides by MACs that are unknown or may be 0."""
+    if form is Form.LINEAR:
+        return
+    macs = space.require_macs(f"the form {form.value} of {metric}")
+    least = (space.fixed_macs or 0.0) + float(np.minimum.reduceat(macs, space.offsets[:-1]).sum())
+    if not least > 0:
+        raise InvalidInputError(
+            f"a form that divides by MACs needs networks with MACs, but the smallest of "
+            f"{space.name} has {least:g}: declare fixed_macs, or use the linear form for {metric}."
+        )
+
+
 def _declared(space: SearchSpace, reference: Network) -> dict[str, BlockEffects]:
     """Columns of the MACs and parameters that the space declares."""
     columns = {}
@@ -372,12 +386,22 @@ def _declared(space: SearchSpace, reference: Network) -> dict[str, BlockEffects]
     return columns
 
 
-def _flat(record: Record, key: str) -> Floats:
-    values = [
-        math.nan if value is None else value
-        for where, node in record.items(key)
-        for value in (node if isinstance(node, list) else [where])
-    ]
-    if not all(isinstance(value, (int, float)) for value in values):
-        raise FileFormatError(f"{record.where}.{key}: expected one list of numbers for each node.")
-    return np.array(values, dtype=np.float64)
+def _flat(record: Record, key: str, space: SearchSpace) -> Floats:
+    nodes = record.get(key, list)
+    lengths = tuple(len(node) if isinstance(node, list) else -1 for node in nodes)
+    if lengths != space.sizes or not all(map(_is_number, itertools.chain.from_iterable(nodes))):
+        raise FileFormatError(
+            f"{record.where}.{key}: expected one list of numbers for each node of "
+            f"{', '.join(map(str, space.sizes))} blocks."
+        )
+    return np.array(
+        [math.nan if value is None else value for node in nodes for value in node],
+        dtype=np.float64,
+    )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value stands for a float: None for NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value is None
+    return abs(value) <= sys.float_info.max

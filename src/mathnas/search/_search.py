@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import Direction
@@ -15,6 +17,7 @@ from mathnas.search.vectorised import VectorisedSolver
 from mathnas.table import BlockTable
 
 _ENUMERATED_BY_DEFAULT = 200_000
+_Clock = Callable[[], "float | None"]  # the seconds that are left; None for as long as it takes
 _SOLVERS: dict[str, type[Solver]] = {
     "enumeration": EnumerationSolver,
     "numpy": VectorisedSolver,
@@ -70,8 +73,8 @@ def search(
 
     solution = chosen.solve(program, time_limit=time_limit)
     if not solution.networks:
-        return _infeasible(program, solution, chosen, left())
-    return _answer(program, solution, chosen, left())
+        return _infeasible(program, solution, chosen, left)
+    return _answer(program, solution, chosen, left)
 
 
 def solver_for(program: Program, solver: str | Solver) -> Solver:
@@ -115,9 +118,7 @@ def _objective(table: BlockTable, maximize: str | None, minimize: str | None) ->
     return good[0], True
 
 
-def _answer(
-    program: Program, solution: Solution, solver: Solver, time_limit: float | None
-) -> Answer:
+def _answer(program: Program, solution: Solution, solver: Solver, left: _Clock) -> Answer:
     table, network = program.table, solution.networks[0]
     value = table.exact(network, program.objective.name)
     column = table.column(program.objective.name)
@@ -130,7 +131,7 @@ def _answer(
         LimitUse(
             limit,
             table.exact(network, limit.metric.name),
-            _binds(program, limit, value, solver, time_limit),
+            _binds(program, limit, value, solver, left, solution.seconds),
         )
         for limit in program.limits
     )
@@ -157,18 +158,27 @@ def _answer(
 
 
 def _binds(
-    program: Program, limit: Limit, value: float, solver: Solver, time_limit: float | None
+    program: Program, limit: Limit, value: float, solver: Solver, left: _Clock, seconds: float
 ) -> bool | None:
-    """Whether the optimum is better without the limit: one more solve."""
+    """Whether the optimum is better without the limit: another solve.
+
+    One better network settles it, and is often found long before the best one is proven: so the
+    first try is short.
+    """
     relaxed = program.without(limit)
-    solution = solver.solve(relaxed, time_limit=time_limit)
-    if not solution.networks:
-        return None
-    other = program.table.exact(solution.networks[0], program.objective.name)
-    gain = other - value if program.maximize else value - other
-    if gain > 1e-9 * max(1.0, abs(value)):
-        return True
-    return False if solution.status is Status.OPTIMAL else None
+    # less than this is within the guarantee of a solve, or the rounding of a value
+    least = 1e-9 * program.span + 4 * math.ulp(value)
+    for most in (max(0.1, 2 * seconds), math.inf):
+        rest = left()
+        most = most if rest is None else min(most, rest)
+        solution = solver.solve(relaxed, time_limit=most if math.isfinite(most) else None)
+        for network in solution.networks[:1]:
+            other = program.table.exact(network, program.objective.name)
+            if (other - value if program.maximize else value - other) > least:
+                return True
+        if solution.status is Status.OPTIMAL:
+            return False
+    return None
 
 
 def _guarantee(program: Program, solution: Solution, gap: float) -> str:
@@ -182,43 +192,47 @@ def _guarantee(program: Program, solution: Solution, gap: float) -> str:
             f"optimal: of {networks} networks, none{under} has a {better} predicted {name}, "
             f"within 1e-9 of its range ({seconds})"
         )
-    return (
-        f"not proven optimal in the time: a network{under} could be predicted up to "
-        f"{program.objective.format(gap)} {better} ({seconds})"
-    )
+    known = math.isfinite(gap)
+    most = f"up to {program.objective.format(gap)} {better}" if known else f"{better} without bound"
+    return f"not proven optimal in the time: a network{under} could be predicted {most} ({seconds})"
 
 
-def _infeasible(
-    program: Program, solution: Solution, solver: Solver, time_limit: float | None
-) -> Infeasible:
+def _infeasible(program: Program, solution: Solution, solver: Solver, left: _Clock) -> Infeasible:
     """Why there is no network: the limits that cannot hold alone, else each under the others."""
-    conflicts: list[Conflict] = []
+    conflicts: list[Conflict | None] = []
     if solution.status is Status.INFEASIBLE:
-        alone = [_conflict(program, limit, (), solver, time_limit) for limit in program.limits]
+        limits = program.limits
         conflicts = [
-            conflict
-            for conflict in alone
-            if conflict.best is None or not conflict.limit.holds(conflict.best)
+            _conflict(program, limit, (), solver, left)
+            for limit in limits
+            if _excludes_all(program, limit, solver, left)
+        ] or [
+            _conflict(program, limit, tuple(o for o in limits if o is not limit), solver, left)
+            for limit in limits
         ]
-        if not conflicts:
-            for limit in program.limits:
-                others = tuple(other for other in program.limits if other is not limit)
-                conflicts.append(_conflict(program, limit, others, solver, time_limit))
     return Infeasible(
-        solution.status, program.limits, tuple(conflicts), solution.seconds, solution.solver
+        solution.status,
+        program.limits,
+        tuple(conflict for conflict in conflicts if conflict is not None),
+        solution.seconds,
+        solution.solver,
     )
+
+
+def _excludes_all(program: Program, limit: Limit, solver: Solver, left: _Clock) -> bool:
+    """Whether it is proven that no network meets this limit, even alone."""
+    alone = Program(program.table, program.objective.name, program.maximize, (limit,))
+    return solver.solve(alone, time_limit=left()).status is Status.INFEASIBLE
 
 
 def _conflict(
-    program: Program,
-    limit: Limit,
-    others: tuple[Limit, ...],
-    solver: Solver,
-    time_limit: float | None,
-) -> Conflict:
-    """How close the limited metric can come to its limit under other limits."""
+    program: Program, limit: Limit, others: tuple[Limit, ...], solver: Solver, left: _Clock
+) -> Conflict | None:
+    """How close the limited metric can come to its limit under other limits; None where the time
+    limit came before that was proven."""
     name = limit.metric.name
     extreme = Program(program.table, name, limit.sense == ">=", others)
-    solution = solver.solve(extreme, time_limit=time_limit)
-    best = program.table.exact(solution.networks[0], name) if solution.networks else None
-    return Conflict(limit, others, best)
+    solution = solver.solve(extreme, time_limit=left())
+    if solution.status is Status.OPTIMAL:
+        return Conflict(limit, others, program.table.exact(solution.networks[0], name))
+    return Conflict(limit, others, None) if solution.status is Status.INFEASIBLE else None

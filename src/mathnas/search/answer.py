@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ class Answer:
         return self.predictions[self.objective.name].value
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON; a bound and gap that are not known are None."""
         return {
             "status": self.status.value,
             "network": list(self.network),
@@ -87,8 +88,8 @@ class Answer:
                 name: {"value": p.value, "spread": p.spread, "unit": p.metric.unit}
                 for name, p in self.predictions.items()
             },
-            "bound": self.bound,
-            "gap": self.gap,
+            "bound": _number(self.bound),
+            "gap": _number(self.gap),
             "guarantee": self.guarantee,
             "limits": [
                 {
@@ -154,11 +155,14 @@ class Conflict:
         if self.best is None:
             return f"{self.limit} cannot hold{together}: these exclude every network themselves."
         extreme = "lowest" if self.limit.sense == "<=" else "highest"
-        best = metric.format(self.best)
-        if best == metric.format(self.limit.value):  # rounding must not hide the difference
-            best = f"{self.best!r} {metric.unit}".rstrip()
+        limit, best = metric.format(self.limit.value), metric.format(self.best)
+        if limit == best:  # rounding must not hide the difference
+            limit, best = (
+                f"{value!r} {metric.unit}".rstrip() for value in (self.limit.value, self.best)
+            )
         return (
-            f"{self.limit} cannot hold{together}: the {extreme} possible {metric.name} is {best}."
+            f"{metric.name} {self.limit.sense} {limit} cannot hold{together}: "
+            f"the {extreme} possible {metric.name} is {best}."
         )
 
 
@@ -169,7 +173,8 @@ class Infeasible:
     Attributes:
         status: INFEASIBLE (proven) or UNKNOWN (the time limit came first).
         limits: as given.
-        conflicts: why there is none, one entry for each limit that cannot be met.
+        conflicts: why there is none, one entry for each limit that cannot be met; fewer, or none,
+            where the time limit came before that was settled.
         seconds: time of the solve.
         solver: which solver proved it.
     """
@@ -188,6 +193,8 @@ class Infeasible:
         """The conflicts as sentences, or what to do where nothing is proven."""
         if self.status is Status.UNKNOWN:
             return ("give more time (time_limit), or loosen a limit.",)
+        if not self.conflicts:
+            return ("give more time (time_limit) to find out which limits are to blame.",)
         return tuple(map(str, self.conflicts))
 
     def to_dict(self) -> dict[str, object]:
@@ -219,6 +226,10 @@ class Infeasible:
         if self.status is Status.UNKNOWN:
             return "no network was found in the time, and none is excluded:"
         return "no network meets the limits (proven):"
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _limit_dict(limit: Limit) -> dict[str, object]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, TypeAlias
 
 from mathnas.errors import InvalidInputError
@@ -82,10 +83,10 @@ def _pairs(limits: Limits) -> Iterator[tuple[str, float | int | str | Limit]]:
         )
     if isinstance(limits, Mapping):
         for name, value in limits.items():
-            if isinstance(value, (str, float, int)):
-                yield name, value
-            else:
+            if isinstance(value, Iterable) and not isinstance(value, str):
                 yield from ((name, item) for item in value)
+            else:
+                yield name, value
         return
     for item in limits:
         if isinstance(item, Limit):
@@ -104,7 +105,7 @@ def _read(name: str, given: float | int | str, table: BlockTable) -> Limit:
     column = table.column(name)
     metric = column.metric
     natural: Sense = "<=" if metric.direction is Direction.MINIMIZE else ">="
-    if isinstance(given, (int, float)) and not isinstance(given, bool):
+    if isinstance(given, Real) and not isinstance(given, bool):  # numpy's numbers too
         return Limit(metric, natural, _finite(float(given), name, given))
     match = _NUMBER.fullmatch(given) if isinstance(given, str) else None
     if match is None:
@@ -123,7 +124,7 @@ def _read(name: str, given: float | int | str, table: BlockTable) -> Limit:
             f"a percentage of {name} is a change from the reference network and has a sign, but "
             f"got {given!r}: write -{number}% or +{number}%."
         )
-    return Limit(metric, sense, convert(value, unit, metric))
+    return Limit(metric, sense, _finite(convert(value, unit, metric), name, given))
 
 
 def _finite(value: float, name: str, given: object) -> float:

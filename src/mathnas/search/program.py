@@ -9,6 +9,7 @@ merged into one node whose candidates are the valid configurations, so every cho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,8 +59,8 @@ class Program:
         power: p.
 
     Raises:
-        InvalidInputError: the objective is unknown, a depth rule has more than 100,000
-            configurations, or the form divides by the MACs of a network that has none.
+        InvalidInputError: the objective is unknown, or a depth rule has more than 100,000
+            configurations.
     """
 
     def __init__(
@@ -87,16 +88,30 @@ class Program:
         if self.power:
             self.macs = self._candidates(self.space.require_macs(f"optimising {objective}"))
             self.fixed_macs = self.space.fixed_macs or 0.0
-            least = self.fixed_macs + float(np.minimum.reduceat(self.macs, self.offsets[:-1]).sum())
-            if not least > 0:
-                raise InvalidInputError(
-                    f"a form that divides by MACs needs networks with MACs, but the smallest of "
-                    f"{self.space.name} has {least:g}: declare fixed_macs, or use the linear form."
-                )
 
     @property
     def num_nodes(self) -> int:
         return len(self.offsets) - 1
+
+    @cached_property
+    def lowest(self) -> float:
+        """No choice has a smaller ``sum(a) / F^p``, whatever the limits."""
+        return self._extreme(np.minimum)
+
+    @cached_property
+    def span(self) -> float:
+        """Width of an interval that holds ``sum(a) / F^p`` of every choice."""
+        return self._extreme(np.maximum) - self.lowest
+
+    def _extreme(self, pick: np.ufunc) -> float:
+        starts = self.offsets[:-1]
+        cost = math.fsum(pick.reduceat(self.costs, starts))
+        if not self.power:
+            return cost
+        # a negative cost is lowest over little MACs, a positive one highest
+        small = (cost < 0) == (pick is np.minimum)
+        macs = (np.minimum if small else np.maximum).reduceat(self.macs, starts)
+        return cost / math.fsum([self.fixed_macs, *macs])
 
     @cached_property
     def rows(self) -> ScaledRows:

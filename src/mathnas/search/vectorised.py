@@ -131,8 +131,10 @@ class _Search:
 
     def run(self) -> Solution:
         program = self.program
+        unit = self.cost_unit / self.mac_unit**self.power
         nodes = np.split(np.arange(len(self.costs)), program.offsets[1:-1])
-        root = _Box(np.zeros(0, np.intp), nodes, np.zeros(len(self.bounds)), -math.inf, 0)
+        lowest = program.lowest / unit
+        root = _Box(np.zeros(0, np.intp), nodes, np.zeros(len(self.bounds)), lowest, 0)
         stack = [root]
         box = root
         status = Status.OPTIMAL
@@ -152,7 +154,6 @@ class _Search:
                 status = Status.INFEASIBLE
         else:
             bound = min([best, *(left.bound for left in stack)])
-        unit = self.cost_unit / self.mac_unit**self.power
         return Solution(
             status,
             [network for network, _ in ordered],

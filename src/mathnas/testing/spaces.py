@@ -1,0 +1,115 @@
+"""What every search space keeps."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Sequence
+
+import pytest
+
+from mathnas.errors import InvalidInputError
+from mathnas.sampling import single_sampling
+from mathnas.space import Network, SearchSpace
+
+_LISTED = 100_000
+
+
+class SpaceContract:
+    """Inherit and override the fixture `space`.
+
+    Example::
+
+        class TestMySpace(SpaceContract):
+            @pytest.fixture
+            def space(self) -> SearchSpace:
+                return MySpace(depth=4)
+    """
+
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        """The space under test."""
+        raise NotImplementedError("override the fixture `space` and return your search space.")
+
+    @pytest.fixture
+    def networks(self, space: SearchSpace) -> Sequence[Network]:
+        """Networks to try: a random sample and the reference."""
+        count = min(200, space.num_networks)
+        return [space.reference, *space.sample(count, seed=1)]
+
+    def test_the_reference_is_a_network(self, space: SearchSpace) -> None:
+        assert space.check(space.reference) == space.reference
+
+    def test_networks_are_found_by_index_and_by_name(
+        self, space: SearchSpace, networks: Sequence[Network]
+    ) -> None:
+        for network in networks:
+            assert space.check(network) == network
+            assert space.check(space.block_names(network)) == network
+            assert space.parse(",".join(map(str, network))) == network
+
+    def test_what_is_no_network_is_refused(self, space: SearchSpace) -> None:
+        too_long = (*space.reference, 0)
+        out_of_range = (space.sizes[0], *space.reference[1:])
+        for wrong in (too_long, space.reference[1:], out_of_range):
+            with pytest.raises(InvalidInputError):
+                space.check(wrong)
+
+    def test_samples_are_distinct_networks_and_repeatable(self, space: SearchSpace) -> None:
+        count = min(100, space.num_networks)
+        sample = space.sample(count, seed=7)
+        assert len(set(sample)) == count
+        assert space.check_many(sample).tolist() == [list(network) for network in sample]
+        assert space.sample(count, seed=7) == sample
+
+    def test_the_number_of_networks_is_that_of_the_enumeration(self, space: SearchSpace) -> None:
+        assert space.num_networks >= 1
+        if space.num_networks <= _LISTED:
+            listed = list(space.enumerate())
+            assert len(set(listed)) == len(listed) == space.num_networks
+            assert space.check_many(listed).tolist() == [list(network) for network in listed]
+
+    def test_canonical_forms_are_networks_and_stay_as_they_are(
+        self, space: SearchSpace, networks: Sequence[Network]
+    ) -> None:
+        for network in networks:
+            form = space.canonical(network)
+            assert space.check(form) == form
+            assert space.canonical(form) == form
+
+    def test_single_sampling_tries_every_block(self, space: SearchSpace) -> None:
+        sample = single_sampling(space, space.reference)
+        assert sample.cost == sum(size - 1 for size in space.sizes) + 1
+        for node, size in enumerate(space.sizes):
+            assert {network[node] for network in sample} == set(range(size))
+
+    def test_macs_add_up_where_they_are_known(
+        self, space: SearchSpace, networks: Sequence[Network]
+    ) -> None:
+        if space.block_macs is None:
+            with pytest.raises(InvalidInputError, match="MACs of every block"):
+                space.macs(list(networks))
+            return
+        for network, macs in zip(networks, space.macs(list(networks)).tolist(), strict=True):
+            blocks = [node.blocks[j].macs for node, j in zip(space.nodes, network, strict=True)]
+            known = [cost for cost in blocks if cost is not None]
+            assert len(known) == space.num_nodes
+            assert macs == pytest.approx(math.fsum([space.fixed_macs or 0.0, *known]))
+        if space.num_networks <= _LISTED:
+            mean = space.macs(space.all_networks()).mean()
+            assert space.mean_macs() == pytest.approx(mean)
+
+    def test_a_file_brings_back_an_equal_space(self, space: SearchSpace) -> None:
+        text = json.dumps(space.to_dict(), allow_nan=False)
+        restored = SearchSpace.from_dict(json.loads(text))
+        assert restored == space
+        assert restored.reference == space.reference
+        assert restored.num_networks == space.num_networks
+
+    def test_workers_get_an_equal_space(
+        self, space: SearchSpace, networks: Sequence[Network]
+    ) -> None:
+        received = pickle.loads(pickle.dumps(space))
+        assert received == space
+        assert [received.canonical(n) for n in networks] == [space.canonical(n) for n in networks]

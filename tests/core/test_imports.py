@@ -1,0 +1,191 @@
+"""What `import mathnas` loads, and which way data flows between its modules."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mathnas
+
+ROOT = Path(mathnas.__file__).parent
+OPTIONAL = ("torch", "pydantic", "typer", "rich", "pooch", "scipy", "sklearn", "onnx", "pytest")
+
+# Each room with the rooms that it may use: what it needs, or what those need in turn.
+FLOW: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "_version": (),
+    "_records": ("errors",),
+    "metrics": ("errors",),
+    "space": ("errors", "_records"),
+    "sampling": ("errors", "space"),
+    "evaluation": ("errors", "metrics", "space"),
+    "table": ("errors", "_records", "_version", "metrics", "space"),
+    "search": ("errors", "metrics", "space", "table"),
+}
+DOWNSTREAM = {"spaces", "datasets", "nets", "training", "devices", "demo", "cli", "report"}
+CORE = {*FLOW, "fitting", "study", "runner"}
+
+
+# ---- in a new process ----------------------------------------------------------------------------
+
+
+def run(code: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules from outside the standard library that a statement loads."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        f"{statement}\n"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(names - set(sys.stdlib_module_names)))"
+    )
+    return set(run(code).split())
+
+
+def test_importing_mathnas_loads_numpy_and_nothing_else_from_outside() -> None:
+    outside = {name for name in loaded_by("import mathnas") if not name.startswith("_")}
+    assert outside == {"mathnas", "numpy"}
+
+
+@pytest.mark.parametrize(
+    "module", ["table", "search", "spaces", "fitting", "runner", "study", "space"]
+)
+def test_no_room_of_the_core_loads_an_optional_dependency(module: str) -> None:
+    assert loaded_by(f"import mathnas.{module}").isdisjoint(OPTIONAL)
+
+
+def test_importing_mathnas_takes_a_blink() -> None:
+    """Processor time, which other programs on the machine do not change; numpy included."""
+    code = (
+        "import time; start = time.process_time()\n"
+        "import mathnas\n"
+        "print(time.process_time() - start)"
+    )
+    best = min(float(run(code)) for _ in range(5))
+    assert best < 0.3
+
+
+def test_everything_that_is_promised_is_there() -> None:
+    for name in mathnas.__all__:
+        assert hasattr(mathnas, name), name
+    assert sorted(mathnas.__all__) == list(mathnas.__all__)
+
+
+def test_the_testing_contracts_alone_need_pytest() -> None:
+    assert "pytest" in loaded_by("import mathnas.testing")
+
+
+# ---- from the sources ----------------------------------------------------------------------------
+
+
+def modules() -> dict[str, Path]:
+    """Every module of mathnas by its dotted name."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports_of(name: str, *, at_start: bool) -> set[str]:
+    """The modules of mathnas that a module imports: when it is loaded, or ever."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in statements(tree, at_start=at_start):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            base = node.module or ""
+            found |= {
+                f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base
+                for alias in node.names
+            }
+    return {module for module in found if module in MODULES} - {name}
+
+
+def statements(tree: ast.AST, *, at_start: bool) -> Iterator[ast.AST]:
+    """All nodes; `at_start` leaves out function bodies and what is only for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        later = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if at_start and (later or typing):
+            continue
+        yield node
+        yield from statements(node, at_start=at_start)
+
+
+def room(module: str) -> str:
+    """The first part below mathnas: the folder or file that a module is in."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_there_are_no_import_cycles() -> None:
+    graph = {name: imports_of(name, at_start=True) for name in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        for other in sorted(graph[name]):
+            visit(other, (*path, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+    assert done == set(MODULES)
+
+
+@pytest.mark.parametrize("upstream", FLOW)
+def test_data_flows_one_way(upstream: str) -> None:
+    allowed = {upstream, *FLOW[upstream]}
+    for name in MODULES:
+        if room(name) == upstream:
+            used = {room(other) for other in imports_of(name, at_start=False)}
+            assert used <= allowed, f"{name} imports {sorted(used - allowed)}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) in CORE])
+def test_the_core_knows_nothing_downstream(name: str) -> None:
+    used = {room(other) for other in imports_of(name, at_start=False)}
+    assert used.isdisjoint(DOWNSTREAM), f"{name} imports {sorted(used & DOWNSTREAM)}"
+
+
+def test_only_the_entry_point_imports_the_command_line() -> None:
+    users = {
+        name
+        for name in MODULES
+        if room(name) != "cli"
+        and any(room(other) == "cli" for other in imports_of(name, at_start=False))
+    }
+    assert users <= {"mathnas.__main__"}
+
+
+def test_nothing_but_tests_uses_the_testing_contracts() -> None:
+    users = {
+        name
+        for name in MODULES
+        if room(name) != "testing"
+        and any(room(other) == "testing" for other in imports_of(name, at_start=False))
+    }
+    assert users == set()
+
+
+def test_the_flow_names_rooms_that_exist() -> None:
+    rooms = {room(name) for name in MODULES}
+    assert set(FLOW) <= rooms
+    assert rooms >= {"fitting", "study", "runner", "spaces", "testing"}
