@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ def write_rows(path: Path, columns: Columns, rows: Sequence[Sequence[Any]]) -> N
     Raises:
         InvalidInputError: the file name has another ending than ``.csv`` or ``.parquet``.
         MissingExtraError: parquet without pyarrow.
-        FileFormatError: the file cannot be written.
+        FileFormatError: the file cannot be written; one that was there stays whole.
     """
     if _is_csv(path):
         text = io.StringIO()
@@ -36,10 +38,18 @@ def write_rows(path: Path, columns: Columns, rows: Sequence[Sequence[Any]]) -> N
         arrow.array([row[i] for row in rows], type=kinds[kind])
         for i, kind in enumerate(columns.values())
     ]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        parquet.write_table(arrow.Table.from_arrays(arrays, names=list(columns)), path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(arrow.Table.from_arrays(arrays, names=list(columns)), temporary)
+        os.replace(temporary, path)
     except (OSError, arrow.ArrowException) as error:
-        raise FileFormatError(f"{path} cannot be written: {error}.") from error
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise FileFormatError(
+            f"{path} cannot be written: {error}. What was there is unchanged; free some space or "
+            "name another place."
+        ) from error
 
 
 def read_rows(path: Path, columns: Columns) -> list[Mapping[str, Any]]:
@@ -52,7 +62,8 @@ def read_rows(path: Path, columns: Columns) -> list[Mapping[str, Any]]:
     """
     if _is_csv(path):
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            # spreadsheets put a byte order mark in front
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 found = list(reader.fieldnames or [])
                 rows: list[Mapping[str, Any]] = list(reader)
@@ -61,11 +72,13 @@ def read_rows(path: Path, columns: Columns) -> list[Mapping[str, Any]]:
     else:
         arrow, parquet = _pyarrow()
         try:
-            table = parquet.read_table(path)
-        except (OSError, arrow.ArrowException) as error:
+            # not read_table: that takes columns from folders named like key=value
+            with parquet.ParquetFile(path) as file:
+                table = file.read()
+            found = table.column_names
+            rows = table.to_pylist()
+        except (OSError, ValueError, arrow.ArrowException) as error:
             raise FileFormatError(f"{path} cannot be read as parquet: {error}.") from error
-        found = table.column_names
-        rows = table.to_pylist()
     missing = [name for name in columns if name not in found]
     if missing:
         raise FileFormatError(f"{path} needs the column {missing[0]!r}, but has {found}.")

@@ -12,13 +12,14 @@ from mathnas.errors import FileFormatError
 
 
 class FileLock:
-    """Exclusive between processes and between the holders of one process.
+    """Exclusive between processes, threads and any two locks of one process.
 
     Use it as a context manager. It is not re-entrant. `waiting` is said on standard error where
     the lock is not had within two seconds.
 
     Raises:
-        FileFormatError: the lock file cannot be made, or the lock is not had within `timeout`.
+        FileFormatError: the lock file cannot be made, the file system has no locks, or the lock is
+            not had within `timeout`.
     """
 
     def __init__(self, path: Path, timeout: float = 60.0, waiting: str = "") -> None:
@@ -35,23 +36,38 @@ class FileLock:
                 f"the lock {self.path} cannot be opened: {error.strerror}. "
                 "A study needs a folder that can be written."
             ) from error
+        try:
+            self._acquire(handle)
+        except BaseException:  # Ctrl-C too: a handle left open would keep the lock
+            os.close(handle)
+            raise
+        self._handle = handle
+        return self
+
+    def _acquire(self, handle: int) -> None:
         start = time.monotonic()
         pause = 0.0005
         waiting = self.waiting
-        while not _try_lock(handle):
+        while not self._try(handle):
             if waiting and time.monotonic() > start + 2.0:
                 print(waiting, file=sys.stderr)
                 waiting = ""
             if time.monotonic() > start + self.timeout:
-                os.close(handle)
                 raise FileFormatError(
                     f"the lock {self.path} is held by another process for {self.timeout:g} s: "
                     "wait for it, or end it."
                 )
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
-        self._handle = handle
-        return self
+
+    def _try(self, handle: int) -> bool:
+        try:
+            return _try_lock(handle)
+        except OSError as error:
+            raise FileFormatError(
+                f"the lock {self.path} cannot be had: {error.strerror}. A study needs a file "
+                "system with file locks: name a place on a local disk."
+            ) from error
 
     def __exit__(
         self,
@@ -59,10 +75,11 @@ class FileLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._handle is not None:
-            _unlock(self._handle)
-            os.close(self._handle)
-            self._handle = None
+        # forget the handle first: once unlocked, another thread may put its own here
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            _unlock(handle)
+            os.close(handle)
 
 
 if sys.platform == "win32":

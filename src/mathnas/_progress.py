@@ -10,6 +10,8 @@ import time
 from types import TracebackType
 from typing import Protocol
 
+_NOTE_WIDTH = 60
+
 
 class Progress(Protocol):
     """Something that is told how far the work is."""
@@ -46,27 +48,31 @@ class _Lines:
         self.title = title
         self.total = total
         self.done = 0
+        self._note = ""
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> _Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say("")
+        self._say()
 
     def advance(self, steps: int, note: str = "") -> None:
         self.done += steps
+        self._note = _short(note)
         if time.monotonic() - self._last > 5.0:
-            self._say(note)
+            self._say()
 
-    def _say(self, note: str) -> None:
+    def _say(self) -> None:
         self._last = time.monotonic()
         seconds = self._last - self._start
         rate = self.done / seconds if seconds > 0 else 0.0
         text = f"{self.title}: {self.done}/{self.total}, {rate:.3g}/s"
         if 0 < self.done < self.total:
-            text += f", {(self.total - self.done) / rate:.0f} s left"
-        print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)
+            text += f", {_duration((self.total - self.done) / rate)} left"
+        if self._note:
+            text += f", last: {self._note}"
+        print(text, file=sys.stderr, flush=True)
 
 
 class _Bar:
@@ -87,16 +93,20 @@ class _Bar:
 
         class Rate(ProgressColumn):
             def render(self, task: Task) -> Text:
-                return Text(f"{task.speed:.3g}/s" if task.speed else "")
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:.3g}/s" if speed else "")
 
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            # without markup: an error that is shown may hold brackets
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             Rate(),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=Console(stderr=True),
+            # what an evaluator prints to a file or a pipe must arrive there
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         self._task = self._bar.add_task(title, total=total, note="")
 
@@ -108,16 +118,29 @@ class _Bar:
         self._bar.stop()
 
     def advance(self, steps: int, note: str = "") -> None:
-        self._bar.update(self._task, advance=steps, note=note)
+        self._bar.update(self._task, advance=steps, note=_short(note))
 
 
 def progress_bar(title: str, total: int, show: bool | None) -> Progress:
     """A display for `total` steps; `show=None` shows it where standard error is a terminal."""
-    if show is False or (show is None and not sys.stderr.isatty()):
+    # a program without a console has no standard error at all
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if show is False or sys.stderr is None or (show is None and not terminal):
         return Silent()
-    if not sys.stderr.isatty():
+    if not terminal:
         return _Lines(title, total)
     try:
         return _Bar(title, total)
     except ImportError:  # on a device with numpy alone
         return _Lines(title, total)
+
+
+def _short(note: str) -> str:
+    """One line of bounded width."""
+    line = " ".join(note.split())
+    return line if len(line) <= _NOTE_WIDTH else line[: _NOTE_WIDTH - 3] + "..."
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,44 +1,37 @@
 """The study: an append-only store of evaluations in one SQLite file.
 
 Facts are written once and never changed; tables are derived from them and can always be fitted
-again. The rules that keep facts safe:
-
-- Only the driver process writes; workers return results to it.
-- Every write and every checkpoint happens under a lock file beside the study, so two drivers may
-  share one study (SQLite before 3.51.3 has a rare race when two connections reset the WAL).
-- ``synchronous=FULL``: a finished write survives SIGKILL and power loss.
-- WAL needs shared memory, which network file systems lack: there a rollback journal serves.
+again. Only the driver process writes; workers return results to it. How the file is kept safe is
+told in `mathnas._store`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
+import operator
 import os
 import sqlite3
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mathnas._exchange import read_rows, write_rows
-from mathnas._filelock import FileLock
+from mathnas._store import Store
 from mathnas._version import __version__
-from mathnas.errors import FileFormatError, InvalidInputError, MathNASWarning
+from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluation, Measurement
 from mathnas.metrics import Floats, Metric, metric_named
 from mathnas.sampling import Sample
 from mathnas.space import Indices, Network, SearchSpace
 
-STUDY_VERSION = 1
-_APPLICATION_ID = 0x6D4E4153  # "mNAS"
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE metrics (name TEXT PRIMARY KEY, record TEXT NOT NULL);
@@ -57,12 +50,6 @@ CREATE TABLE failures (
     seed INTEGER, conditions TEXT NOT NULL, time REAL NOT NULL
 );
 """
-_NETWORK_FILE_SYSTEMS = frozenset(
-    (
-        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"),
-        *("glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone"),
-    )
-)
 _COLUMNS: dict[str, type] = {
     "network": str,
     "metric": str,
@@ -73,7 +60,9 @@ _COLUMNS: dict[str, type] = {
     "conditions": str,
     "time": float,
 }
-_T = TypeVar("_T")
+_INSERT = f"INSERT INTO evaluations ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM evaluations"
+_Row: TypeAlias = tuple[str, str, float, float | None, int, int | None, str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +110,17 @@ class Measurements:
 class Study:
     """Opens a study, or creates it.
 
+    A study may be used by several threads, and several may be open on one file.
+
     Args:
         path: the study's file; beside it stand its lock and, while open, SQLite's journal.
         space: needed to create; where the study exists it must be the space that it was made for.
-        read_only: never write, lock or create; for files on a read-only disk.
+        read_only: never write, lock or create the study; for files on a read-only disk, and to
+            look while a driver writes. While it is open SQLite may have its index beside the file.
 
     Raises:
         FileFormatError: the file is damaged, foreign, newer, missing (read-only) or cannot be
-            written.
+            written; it is left as it was.
         InvalidInputError: the space differs from the study's.
     """
 
@@ -137,22 +129,14 @@ class Study:
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only
-        self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
-        exists = _looks_like_a_study(self.path)
-        if not exists and (read_only or space is None):
-            raise FileFormatError(
-                f"there is no study {self.path}: "
-                + ("check the path." if read_only else "give a search space to create it.")
-            )
-        self._connection = self._connect()
+        fill = None if space is None else partial(_fill, space)
+        self._store = Store(self.path, fill, read_only=read_only)
         try:
-            if not exists:
-                assert space is not None
-                self._create(space)
-            self.space = self._check(space)
+            self.space = self._space(space)
         except BaseException:
-            self._connection.close()
+            self._store.close()
             raise
+        self._store.warn_of_network(stacklevel=2)
 
     # ---- facts in ---------------------------------------------------------------------------
 
@@ -162,23 +146,14 @@ class Study:
         Raises:
             InvalidInputError: a metric of this name is declared differently.
         """
+        declared = list(metrics)
         known = self.metrics
-        new = []
-        for metric in metrics:
-            if metric.name in known and known[metric.name] != metric:
-                raise InvalidInputError(
-                    f"metric {metric.name!r} is declared in {self.path} as "
-                    f"{known[metric.name].to_dict()}, but got {metric.to_dict()}: "
-                    "give it another name."
-                )
-            if metric.name not in known:
-                new.append((metric.name, json.dumps(metric.to_dict())))
-        if new:
-            with self._writing() as connection:
-                connection.executemany("INSERT OR IGNORE INTO metrics VALUES (?, ?)", new)
+        if any(known.get(metric.name) != metric for metric in declared):
+            with self._store.writing() as connection:
+                self._declare(connection, declared)
 
-    def add(self, evaluations: Iterable[Evaluation]) -> None:
-        """Append evaluations: all of them or, where one is refused, none.
+    def add(self, evaluations: Iterable[Evaluation], failures: Iterable[Failure] = ()) -> None:
+        """Append evaluations and failures: all of them or, where one is refused, none.
 
         Metrics that were not declared are declared from their names.
 
@@ -186,51 +161,29 @@ class Study:
             InvalidInputError: a network does not belong to the space, or a value is not finite.
             FileFormatError: the file cannot be written (full disk, no permission).
         """
-        facts = list(evaluations)
+        now = time.time()
         known = self.metrics
-        fresh = {fact.metric for fact in facts} - set(known)
-        self.declare(metric_named(name) for name in sorted(fresh))
-        known = self.metrics if fresh else known
-        rows = [
+        rows = [self._row(fact, known, now) for fact in evaluations]
+        failed = [
             (
-                _text(self.space.check(fact.network)),
-                fact.metric,
-                known[fact.metric].check(fact.measurement.value),
-                fact.measurement.spread,
-                fact.measurement.repeats,
-                fact.seed,
-                conditions_text(fact.conditions),
-                fact.time or time.time(),
+                _text(failure.network),
+                _storable(failure.error),
+                _storable(failure.traceback),
+                None if failure.seed is None else _whole(failure.seed, "a seed"),
+                conditions_text(failure.conditions or {}),
+                failure.time or now,
             )
-            for fact in facts
+            for failure in failures
         ]
-        if rows:
-            with self._writing() as connection:
-                connection.executemany(
-                    f"INSERT INTO evaluations ({', '.join(_COLUMNS)}) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    rows,
-                )
+        self._append(rows, known, failed)
 
     def add_failure(self, failure: Failure) -> None:
         """Record an evaluation that raised."""
-        with self._writing() as connection:
-            connection.execute(
-                "INSERT INTO failures (network, error, traceback, seed, conditions, time) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    _text(failure.network),
-                    failure.error,
-                    failure.traceback,
-                    failure.seed,
-                    conditions_text(failure.conditions or {}),
-                    failure.time or time.time(),
-                ),
-            )
+        self.add((), [failure])
 
     def add_sample(self, sample: Sample) -> None:
         """Record which design is evaluated; its reference becomes the study's."""
-        with self._writing() as connection:
+        with self._store.writing() as connection:
             connection.execute(
                 "INSERT INTO samples (kind, reference, networks, share, seed, time) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -238,8 +191,8 @@ class Study:
                     sample.kind,
                     _text(sample.reference),
                     len(sample),
-                    sample.share,
-                    sample.seed,
+                    None if sample.share is None else float(sample.share),
+                    None if sample.seed is None else _whole(sample.seed, "a seed"),
                     time.time(),
                 ),
             )
@@ -249,48 +202,37 @@ class Study:
     @property
     def metrics(self) -> dict[str, Metric]:
         """The declared metrics by name, in the order of declaration."""
-        rows = self._read("SELECT record FROM metrics ORDER BY rowid")
-        found = [Metric.from_dict(json.loads(record)) for (record,) in rows]
-        return {metric.name: metric for metric in found}
+        rows = self._store.read("SELECT record FROM metrics ORDER BY rowid", decode=_metric)
+        return {metric.name: metric for metric in rows}
 
     @property
     def reference(self) -> Network:
         """The reference of the newest single, partial or full sample; else the space's."""
-        rows = self._read(
-            "SELECT reference FROM samples WHERE kind != 'random' ORDER BY id DESC LIMIT 1"
+        rows = self._store.read(
+            "SELECT reference FROM samples WHERE kind != 'random' ORDER BY id DESC LIMIT 1",
+            decode=self._member,
         )
-        return self.space.check(_network(rows[0][0])) if rows else self.space.reference
+        return rows[0] if rows else self.space.reference
 
     def __len__(self) -> int:
         """How many evaluations there are."""
-        return int(self._read("SELECT COUNT(*) FROM evaluations")[0][0])
+        return int(self._store.read("SELECT COUNT(*) FROM evaluations")[0][0])
 
     def evaluations(self, metric: str | None = None) -> Iterator[Evaluation]:
         """Every evaluation in the order of writing, of one metric or of all."""
-        query = f"SELECT {', '.join(_COLUMNS)} FROM evaluations"
         if metric is None:
-            rows = self._read(f"{query} ORDER BY id")
+            rows = self._store.read(f"{_SELECT} ORDER BY id")
         else:
-            rows = self._read(f"{query} WHERE metric = ? ORDER BY id", (metric,))
-        for network, name, value, spread, repeats, seed, conditions, when in rows:
-            yield Evaluation(
-                _network(network),
-                name,
-                Measurement(value, spread, repeats),
-                seed,
-                json.loads(conditions),
-                when,
-            )
+            rows = self._store.read(f"{_SELECT} WHERE metric = ? ORDER BY id", (metric,))
+        for row in rows:
+            yield self._store.guard(partial(_fact, *row))
 
     def failures(self) -> list[Failure]:
         """Every failed evaluation, in the order of writing."""
-        rows = self._read(
-            "SELECT network, error, traceback, seed, conditions, time FROM failures ORDER BY id"
+        return self._store.read(
+            "SELECT network, error, traceback, seed, conditions, time FROM failures ORDER BY id",
+            decode=_failure,
         )
-        return [
-            Failure(_network(network), error, trace, seed, json.loads(conditions), when)
-            for network, error, trace, seed, conditions, when in rows
-        ]
 
     def counts(
         self, metrics: Sequence[str], conditions: Mapping[str, str] | None = None
@@ -298,24 +240,25 @@ class Study:
         """How often each network was measured on *all* of `metrics` under these conditions."""
         lowest: Counter[Network] | None = None
         for name in metrics:
-            rows = self._read(
+            rows = self._store.read(
                 "SELECT network, COUNT(*) FROM evaluations WHERE metric = ? AND conditions = ? "
                 "GROUP BY network",
                 (name, conditions_text(conditions or {})),
+                decode=lambda network, number: (_network(network), int(number)),
             )
-            found = Counter({_network(network): number for network, number in rows})
+            found = Counter(dict(rows))
             # the intersection of counters keeps the smaller count of each network
             lowest = found if lowest is None else lowest & found
         return lowest or Counter()
 
     def conditions(self, metric: str) -> list[dict[str, str]]:
         """The distinct conditions under which a metric was measured."""
-        rows = self._read(
+        return self._store.read(
             "SELECT conditions FROM evaluations WHERE metric = ? GROUP BY conditions "
             "ORDER BY MIN(id)",
             (metric,),
+            decode=_conditions,
         )
-        return [json.loads(text) for (text,) in rows]
 
     def measurements(
         self, metric: str, conditions: Mapping[str, str] | None = None
@@ -330,11 +273,12 @@ class Study:
             InvalidInputError: the metric is unknown, was never measured under these conditions, or
                 was measured under several and none was chosen.
         """
-        if metric not in self.metrics:
+        known = self.metrics
+        if metric not in known:
             raise InvalidInputError(
-                f"{self.path} has no metric {metric!r}; it has {', '.join(self.metrics) or 'none'}."
+                f"{self.path} has no metric {metric!r}; it has {', '.join(known) or 'none'}."
             )
-        wanted = dict(conditions or {})
+        wanted = {str(key): str(value) for key, value in (conditions or {}).items()}
         fitting = [found for found in self.conditions(metric) if wanted.items() <= found.items()]
         if len(fitting) != 1:
             listed = "; ".join(map(conditions_text, self.conditions(metric)))
@@ -343,12 +287,12 @@ class Study:
                 f"{len(fitting)} sets of conditions fit {conditions_text(wanted)}: "
                 f"choose one of {listed or 'those to be measured'}."
             )
-        rows = self._read(
+        rows = self._store.read(
             "SELECT network, value, spread, repeats FROM evaluations "
             "WHERE metric = ? AND conditions = ? ORDER BY id",
             (metric, conditions_text(fitting[0])),
         )
-        return _pool(self.metrics[metric], fitting[0], rows)
+        return self._store.guard(lambda: _pool(known[metric], fitting[0], rows, self.space))
 
     # ---- exchange ---------------------------------------------------------------------------
 
@@ -361,7 +305,9 @@ class Study:
             FileFormatError: the file cannot be written.
         """
         target = Path(path)
-        rows = self._read(f"SELECT {', '.join(_COLUMNS)} FROM evaluations ORDER BY id")
+        if Path(os.path.realpath(target)) == self._store.place:
+            raise InvalidInputError(f"{target} is the study itself: export to another file.")
+        rows = self._store.read(f"{_SELECT} ORDER BY id")
         write_rows(target, _COLUMNS, rows)
         return len(rows)
 
@@ -377,38 +323,27 @@ class Study:
         """
         source = Path(path)
         records = read_rows(source, _COLUMNS)
-        there = set(self._read(f"SELECT {', '.join(_COLUMNS)} FROM evaluations"))
-        new: list[Evaluation] = []
+        known = self.metrics
+        there = set(self._store.read(_SELECT))
+        new: list[_Row] = []
         for number, record in enumerate(records, start=1):
             try:
-                fact = _evaluation(record, self.space)
+                row = self._row(_exchanged(record, self.space), known, 0.0)
             except (KeyError, TypeError, ValueError) as error:
-                raise InvalidInputError(f"{source}, record {number}: {error}") from error
-            row = (
-                _text(fact.network),
-                fact.metric,
-                fact.measurement.value,
-                fact.measurement.spread,
-                fact.measurement.repeats,
-                fact.seed,
-                conditions_text(fact.conditions),
-                fact.time,
-            )
+                raise InvalidInputError(
+                    f"{source}, record {number}: {error} Nothing was added."
+                ) from error
             if row not in there:
                 there.add(row)
-                new.append(fact)
-        self.add(new)
+                new.append(row)
+        self._append(new, known)
         return len(new), len(records) - len(new)
 
     # ---- life -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the file; the last one to close moves the journal into it."""
-        if self.read_only:
-            self._connection.close()
-            return
-        with self._lock:
-            self._connection.close()
+        """Close the file; a study that is not closed is closed when the program ends."""
+        self._store.close()
 
     def __enter__(self) -> Study:
         return self
@@ -426,71 +361,14 @@ class Study:
 
     # ---- inside -----------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
-        def opened() -> sqlite3.Connection:
-            if not self.read_only:
-                # autocommit: transactions are begun by _writing
-                return sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
-            uri = self.path.absolute().as_uri() + "?mode=ro"
-            if not os.access(self.path.parent, os.W_OK):
-                uri += "&immutable=1"
-            return sqlite3.connect(uri, timeout=60.0, isolation_level=None, uri=True)
-
-        connection = self._guard(opened)
-        if not self.read_only:
-            self._guard(lambda: self._set_journal(connection))
-        return connection
-
-    def _set_journal(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA synchronous=FULL")
-        file_system = file_system_of(self.path)
-        if file_system not in _NETWORK_FILE_SYSTEMS:
-            with self._lock:
-                connection.execute("PRAGMA journal_mode=WAL")
-            return
-        with self._lock:
-            connection.execute("PRAGMA journal_mode=DELETE")
-        warnings.warn(
-            f"{self.path} is on a network file system ({file_system}): SQLite's write-ahead log "
-            "does not work there, so a rollback journal is used. Write from one machine at a time.",
-            MathNASWarning,
-            stacklevel=4,
-        )
-
-    def _create(self, space: SearchSpace) -> None:
-        with self._writing() as connection:
-            if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-                return  # another driver was faster
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={STUDY_VERSION}")
-            connection.executemany(
-                "INSERT INTO meta VALUES (?, ?)",
-                [
-                    ("space", json.dumps(space.to_dict())),
-                    ("created", repr(time.time())),
-                    ("mathnas", __version__),
-                ],
-            )
-
-    def _check(self, space: SearchSpace | None) -> SearchSpace:
-        """The study's space, after the checks that this file is ours and of that space."""
-        application = self._read("PRAGMA application_id")[0][0]
-        version = self._read("PRAGMA user_version")[0][0]
-        if application != _APPLICATION_ID:
-            raise FileFormatError(
-                f"{self.path} is an SQLite file of another program, not a study: name another file."
-            )
-        if version > STUDY_VERSION:
-            raise FileFormatError(
-                f"{self.path} has study version {version}, but this mathnas reads up to "
-                f"{STUDY_VERSION}: upgrade mathnas."
-            )
-        rows = self._read("SELECT value FROM meta WHERE key = 'space'")
+    def _space(self, space: SearchSpace | None) -> SearchSpace:
+        """The study's space, which `space` must be where it is given."""
+        rows = self._store.read("SELECT value FROM meta WHERE key = 'space'")
         if not rows:
-            raise FileFormatError(f"{self.path} is damaged: it holds no search space.")
-        stored = SearchSpace.from_dict(self._guard(lambda: json.loads(rows[0][0])), str(self.path))
+            raise self._store.damaged("it holds no search space")
+        stored = self._store.guard(
+            lambda: SearchSpace.from_dict(json.loads(rows[0][0]), str(self.path))
+        )
         if space is None:
             return stored
         if space != stored:
@@ -500,51 +378,79 @@ class Study:
             )
         return space
 
-    def _read(self, query: str, parameters: Sequence[object] = ()) -> list[Any]:
-        return self._guard(lambda: self._connection.execute(query, parameters).fetchall())
+    def _declare(self, connection: sqlite3.Connection, metrics: Iterable[Metric]) -> None:
+        """Inside a transaction, so that two drivers cannot declare one name in two ways."""
+        known = self.metrics
+        for metric in metrics:
+            if metric.name not in known:
+                record = json.dumps(metric.to_dict())
+                connection.execute("INSERT INTO metrics VALUES (?, ?)", (metric.name, record))
+                known[metric.name] = metric
+            elif known[metric.name] != metric:
+                raise InvalidInputError(
+                    f"metric {metric.name!r} is declared in {self.path} as "
+                    f"{known[metric.name].to_dict()}, but got {metric.to_dict()}: "
+                    "give it another name."
+                )
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction under the lock: all of it is written, or nothing."""
-        if self.read_only:
-            raise FileFormatError(f"{self.path} was opened to read only: open it for writing.")
-        with self._lock:
-            self._guard(lambda: self._connection.execute("BEGIN IMMEDIATE"))
-            try:
-                yield self._connection
-                self._guard(lambda: self._connection.execute("COMMIT"))
-            except BaseException as error:
-                # a full disk has rolled back by itself already
-                with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    raise self._error(error) from error
-                raise
+    def _row(self, fact: Evaluation, known: dict[str, Metric], now: float) -> _Row:
+        """`fact` as it is stored; `known` gains its metric.
 
-    def _guard(self, action: Callable[[], _T]) -> _T:
-        try:
-            return action()
-        except (sqlite3.Error, ValueError) as error:
-            raise self._error(error) from error
-
-    def _error(self, error: Exception) -> FileFormatError:
-        text = str(error)
-        if "closed" in text:
-            return FileFormatError(f"the study {self.path} is closed: open it again.")
-        if "full" in text or "disk I/O" in text:
-            return FileFormatError(
-                f"{self.path} cannot be written ({text}): free some space on its disk and run the "
-                "same command again. What was stored before is unharmed."
-            )
-        if "readonly" in text or "unable to open" in text:
-            return FileFormatError(
-                f"{self.path} cannot be opened for writing ({text}): check the folder and its "
-                "permissions, or open the study read-only."
-            )
-        return FileFormatError(
-            f"{self.path} is damaged or not a study ({text}). Restore it from a copy; "
-            "`sqlite3 FILE .recover` can save the rows of a damaged file."
+        Raises:
+            InvalidInputError: it cannot be stored.
+        """
+        metric = known.get(fact.metric)
+        if metric is None:
+            metric = known[fact.metric] = metric_named(fact.metric)
+        measurement = fact.measurement
+        when = float(fact.time or now)
+        if not math.isfinite(when):
+            raise InvalidInputError(f"a time is finite, in seconds since 1970, but got {when}.")
+        return (
+            _text(self.space.check(fact.network)),
+            metric.name,
+            metric.check(measurement.value),
+            None if measurement.spread is None else float(measurement.spread),
+            _whole(measurement.repeats, "the number of repeats"),
+            None if fact.seed is None else _whole(fact.seed, "a seed"),
+            conditions_text(fact.conditions),
+            when,
         )
+
+    def _append(
+        self,
+        rows: Sequence[_Row],
+        metrics: Mapping[str, Metric],
+        failures: Sequence[tuple[object, ...]] = (),
+    ) -> None:
+        if not rows and not failures:
+            return
+        used = {row[1] for row in rows}
+        with self._store.writing() as connection:
+            self._declare(connection, [metrics[name] for name in metrics if name in used])
+            connection.executemany(_INSERT, rows)
+            connection.executemany(
+                "INSERT INTO failures (network, error, traceback, seed, conditions, time) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                failures,
+            )
+
+    def _member(self, text: str) -> Network:
+        return self.space.check(_network(text))
+
+
+def _fill(space: SearchSpace, connection: sqlite3.Connection) -> None:
+    """The tables of a new study."""
+    for statement in _SCHEMA.split(";"):
+        connection.execute(statement)
+    connection.executemany(
+        "INSERT INTO meta VALUES (?, ?)",
+        [
+            ("space", json.dumps(space.to_dict())),
+            ("created", repr(time.time())),
+            ("mathnas", __version__),
+        ],
+    )
 
 
 def conditions_text(conditions: Mapping[str, str]) -> str:
@@ -552,50 +458,22 @@ def conditions_text(conditions: Mapping[str, str]) -> str:
     return json.dumps({str(k): str(v) for k, v in conditions.items()}, sort_keys=True)
 
 
-def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """The type of the file system that holds `path`; empty where the system does not tell."""
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    target = str(path.absolute().parent.resolve())
-    best, kind = -1, ""
-    for line in lines:
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        place = fields[1].replace("\\040", " ")
-        inside = target == place or target.startswith(place.rstrip("/") + "/")
-        if inside and len(place) >= best:
-            best, kind = len(place), fields[2]
-    return kind
+def _pool(
+    metric: Metric, conditions: Mapping[str, str], rows: Sequence[Any], space: SearchSpace
+) -> Measurements:
+    """Measurements from rows (network, value, spread, repeats), repeats of a network pooled.
 
-
-def _looks_like_a_study(path: Path) -> bool:
-    """Whether there is an SQLite file; raises `FileFormatError` for anything else there."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if head and head != b"SQLite format 3\x00":
-        raise FileFormatError(
-            f"{path} is not a study: it is another kind of file, or damaged. Nothing was changed; "
-            "name another file."
-        )
-    return bool(head)
-
-
-def _pool(metric: Metric, conditions: Mapping[str, str], rows: Sequence[Any]) -> Measurements:
-    """Measurements from rows (network, value, spread, repeats), repeats of a network pooled."""
+    Raises:
+        ValueError: the rows are not what `Study.add` wrote.
+    """
     order: dict[str, int] = {}
     index = np.array([order.setdefault(row[0], len(order)) for row in rows], dtype=np.intp)
-    networks = np.array([_network(text) for text in order], dtype=np.intp)
-    value = np.array([row[1] for row in rows])
-    spread = np.array([math.nan if row[2] is None else row[2] for row in rows])
+    networks = space.check_many([_network(text) for text in order])
+    value = np.array([row[1] for row in rows], dtype=np.float64)
+    spread = np.array([math.nan if row[2] is None else row[2] for row in rows], dtype=np.float64)
     repeats = np.array([row[3] for row in rows], dtype=np.float64)
+    if not (np.isfinite(value).all() and (repeats >= 1).all()):
+        raise ValueError(f"{metric.name} has values that were never stored")
     total = np.bincount(index, repeats)
     # the mean of equal values must be that value, to the last bit: average differences
     first = np.zeros(len(order))
@@ -616,20 +494,86 @@ def _network(text: str) -> Network:
     return tuple(map(int, text.split(",")))
 
 
-def _evaluation(record: Mapping[str, Any], space: SearchSpace) -> Evaluation:
+def _metric(record: str) -> Metric:
+    return Metric.from_dict(json.loads(record))
+
+
+def _conditions(text: str) -> dict[str, str]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"conditions are a JSON object, but got {text}")
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def _fact(
+    network: str,
+    metric: str,
+    value: float,
+    spread: float | None,
+    repeats: int,
+    seed: int | None,
+    conditions: str,
+    when: float,
+) -> Evaluation:
+    measurement = Measurement(value, spread, repeats)
+    return Evaluation(_network(network), metric, measurement, seed, _conditions(conditions), when)
+
+
+def _failure(
+    network: str, error: str, trace: str, seed: int | None, conditions: str, when: float
+) -> Failure:
+    return Failure(_network(network), error, trace, seed, _conditions(conditions), when)
+
+
+def _whole(value: object, what: str) -> int:
+    """`value` as an integer that SQLite can hold."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not -(2**63) <= number < 2**63:
+        raise InvalidInputError(f"{what} is a whole number below 2^63, but got {value!r}.")
+    return number
+
+
+def _storable(text: str) -> str:
+    """`text` without the half characters that file names may bring and SQLite refuses."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _exchanged(record: Mapping[str, Any], space: SearchSpace) -> Evaluation:
+    """An evaluation from a record of a file; empty text, None and NaN stand for "not given"."""
+    network, metric = record["network"], record["metric"]
+    if not isinstance(network, str) or not isinstance(metric, str):
+        raise ValueError(f"network and metric are text, but got {network!r} and {metric!r}.")
+    for name in ("value", "repeats", "time"):
+        if record[name] in (None, ""):
+            raise ValueError(f"the column {name!r} needs a number, but this one is empty.")
     spread, seed = record["spread"], record["seed"]
-    conditions = json.loads(record["conditions"] or "{}")
-    if not isinstance(conditions, dict):
-        raise ValueError(f"conditions are a JSON object, but got {conditions!r}.")
     return Evaluation(
-        space.parse(record["network"]),
-        record["metric"],
+        space.parse(network),
+        metric,
         Measurement(
             float(record["value"]),
-            None if spread in (None, "") else float(spread),
-            int(record["repeats"]),
+            None if _absent(spread) else float(spread),
+            _integer(record["repeats"]),
         ),
-        None if seed in (None, "") else int(seed),
-        conditions,
+        None if _absent(seed) else _integer(seed),
+        _conditions(record["conditions"] or "{}"),
         float(record["time"]),
     )
+
+
+def _absent(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan")
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _integer(value: Any) -> int:
+    """A whole number, also where another program wrote it as 3.0."""
+    if isinstance(value, str) and not value.lstrip("+-").isdigit():
+        value = float(value)
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"repeats and seeds are whole numbers, but got {value}.")
+    return int(value)
