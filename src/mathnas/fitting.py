@@ -113,13 +113,10 @@ def fit_column(
     if own is not None and float(found.contexts.max()) <= 1:
         base = float(response[own])
     else:
-        rows = data.networks + space.offsets[:-1]
-        added = effects[rows].sum(axis=1)
-        base = float(
-            np.mean(
-                response - (added if form is Form.LINEAR else added / space.macs(data.networks))
-            )
-        )
+        added = effects[data.networks + space.offsets[:-1]].sum(axis=1)
+        if form is not Form.LINEAR:
+            added /= space.macs(data.networks)
+        base = float(np.mean(response - added))
     return BlockEffects(
         data.metric, base, effects, found.spread, found.contexts, form, data.conditions
     )
@@ -264,8 +261,8 @@ def _check_reference(
     """Warn where repeated measurements of the reference differ by more than most effects."""
     values = [
         fact.measurement.value
-        for fact in study.evaluations(data.metric.name)
-        if fact.network == reference and dict(fact.conditions) == dict(data.conditions)
+        for fact in study.evaluations(data.metric.name, reference)
+        if dict(fact.conditions) == dict(data.conditions)
     ]
     effects = np.abs(np.delete(column.effects, study.space.offsets[:-1] + np.array(reference)))
     if len(values) < 2 or not len(effects) or column.power:

@@ -218,12 +218,15 @@ class Study:
         """How many evaluations there are."""
         return int(self._store.read("SELECT COUNT(*) FROM evaluations")[0][0])
 
-    def evaluations(self, metric: str | None = None) -> Iterator[Evaluation]:
-        """Every evaluation in the order of writing, of one metric or of all."""
-        if metric is None:
-            rows = self._store.read(f"{_SELECT} ORDER BY id")
-        else:
-            rows = self._store.read(f"{_SELECT} WHERE metric = ? ORDER BY id", (metric,))
+    def evaluations(
+        self, metric: str | None = None, network: Network | None = None
+    ) -> Iterator[Evaluation]:
+        """Every evaluation in the order of writing; of one metric, of one network, or of all."""
+        wanted = {"metric": metric, "network": None if network is None else _text(network)}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given)
+        query = f"{_SELECT} WHERE {where} ORDER BY id" if given else f"{_SELECT} ORDER BY id"
+        rows = self._store.read(query, tuple(given.values()))
         for row in rows:
             yield self._store.guard(partial(_fact, *row))
 

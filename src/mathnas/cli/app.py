@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mathnas._version import __version__
-from mathnas.cli import data, evaluate, fit, predict, search, show_env, spaces
+from mathnas.cli import data, demo, evaluate, fit, predict, search, show_env, spaces
 from mathnas.errors import MathNASError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     "search to proven optimality.",
     epilog="Exit codes: 0 done, 1 wrong use or infeasible, 2 a fault of mathnas, 130 stopped.",
 )
-for module in (spaces, data, evaluate, fit, predict, search, show_env):
+for module in (demo, spaces, data, evaluate, fit, predict, search, show_env):
     module.register(app)
 
 
