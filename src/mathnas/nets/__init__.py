@@ -1,0 +1,1 @@
+"""Weight-sharing networks in torch: elastic layers, supernets, extraction, evaluation, export."""

@@ -1,0 +1,214 @@
+"""Elastic layers: one set of weights that serves several kernels and widths.
+
+A layer holds the weights of its largest form. Every call names the form to run (`kernel`,
+`out_channels`; the input's width is read from the input), nothing is remembered between calls, so
+two threads may run two forms of one layer at the same time.
+
+Kernels are shared as in once-for-all (Cai et al., ICLR 2020, section 3.2): a smaller kernel is the
+centre of the next larger one times a learned matrix.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mathnas.errors import InvalidInputError
+
+
+class ElasticConv2d(nn.Module):
+    """A convolution with several kernel sizes and widths.
+
+    Args:
+        in_channels, out_channels: the largest widths; a narrower form uses the first channels.
+        kernels: the kernel sizes, odd, for example ``(3, 5, 7)``.
+        stride: the same for every form; the padding keeps a stride-1 output as large as the input.
+        depthwise: one filter a channel. Its output is as wide as its input.
+
+    Raises:
+        InvalidInputError: a kernel size is even or not positive, or a depthwise layer has two
+            different widths.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernels: Sequence[int] = (1,),
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernels = tuple(sorted(set(kernels)))
+        if not self.kernels or any(size < 1 or size % 2 == 0 for size in self.kernels):
+            raise InvalidInputError(
+                f"kernel sizes are odd and at least 1, so that they share a centre, but got "
+                f"{tuple(kernels)}: choose among 1, 3, 5, 7, ..."
+            )
+        if depthwise and in_channels != out_channels:
+            raise InvalidInputError(
+                f"a depthwise convolution has as many outputs as inputs, but got {in_channels} "
+                f"and {out_channels}: give the same number twice."
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.stride = stride
+        self.depthwise = depthwise
+        largest = self.kernels[-1]
+        fan = 1 if depthwise else in_channels
+        self.weight = nn.Parameter(torch.zeros(out_channels, fan, largest, largest))
+        for small, large in itertools.pairwise(self.kernels):
+            matrix = nn.Parameter(torch.eye(small * small))
+            self.register_parameter(_matrix_name(large, small), matrix)
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw He-normal weights (fan out) from `generator`; the kernel matrices to identity."""
+        largest = self.kernels[-1]
+        fan_out = largest * largest * (1 if self.depthwise else self.out_channels)
+        with torch.no_grad():
+            self.weight.normal_(0.0, math.sqrt(2.0 / fan_out), generator=generator)
+            for small, large in itertools.pairwise(self.kernels):
+                self._matrix(large, small).copy_(torch.eye(small * small))
+
+    def weight_of(self, in_channels: int, out_channels: int, kernel: int) -> Tensor:
+        """The weights of one form, shape (out_channels, in_channels or 1, kernel, kernel).
+
+        Raises:
+            InvalidInputError: the layer has no such form.
+        """
+        self._check(in_channels, out_channels, kernel)
+        fan = 1 if self.depthwise else in_channels
+        weight = self.weight[:out_channels, :fan]
+        for small, large in reversed(list(itertools.pairwise(self.kernels))):
+            if large <= kernel:
+                break
+            border = (large - small) // 2
+            centre = weight[:, :, border : border + small, border : border + small]
+            flat = centre.reshape(out_channels, fan, small * small)
+            moved = functional.linear(flat, self._matrix(large, small))
+            weight = moved.reshape(out_channels, fan, small, small)
+        return weight
+
+    def forward(
+        self, x: Tensor, *, out_channels: int | None = None, kernel: int | None = None
+    ) -> Tensor:
+        """Run one form; by default the widest output and the largest kernel.
+
+        Args:
+            x: shape (batch, channels, height, width), with at most `in_channels` channels.
+        """
+        width = x.shape[1]
+        outputs = out_channels or (width if self.depthwise else self.out_channels)
+        size = kernel or self.kernels[-1]
+        weight = self.weight_of(width, outputs, size)
+        groups = width if self.depthwise else 1
+        return functional.conv2d(x, weight, None, self.stride, size // 2, 1, groups)
+
+    def extract(
+        self, in_channels: int, *, out_channels: int | None = None, kernel: int | None = None
+    ) -> nn.Conv2d:
+        """One form as a plain convolution with its own memory."""
+        outputs = out_channels or (in_channels if self.depthwise else self.out_channels)
+        size = kernel or self.kernels[-1]
+        weight = self.weight_of(in_channels, outputs, size).detach()
+        conv = nn.Conv2d(
+            in_channels,
+            outputs,
+            size,
+            stride=self.stride,
+            padding=size // 2,
+            groups=in_channels if self.depthwise else 1,
+            bias=False,
+            device="meta",  # draws no random numbers for weights that are replaced at once
+        )
+        conv.weight = nn.Parameter(weight.clone())
+        return conv
+
+    def _matrix(self, large: int, small: int) -> Tensor:
+        return self.get_parameter(_matrix_name(large, small))
+
+    def _check(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        if kernel not in self.kernels:
+            raise InvalidInputError(
+                f"this convolution has the kernels {self.kernels}, but {kernel} was asked for."
+            )
+        if not (1 <= in_channels <= self.in_channels and 1 <= out_channels <= self.out_channels):
+            raise InvalidInputError(
+                f"this convolution has up to {self.in_channels} inputs and {self.out_channels} "
+                f"outputs, but {in_channels} and {out_channels} were asked for."
+            )
+        if self.depthwise and in_channels != out_channels:
+            raise InvalidInputError(
+                f"a depthwise convolution has as many outputs as inputs, but {in_channels} and "
+                f"{out_channels} were asked for."
+            )
+
+
+def _matrix_name(large: int, small: int) -> str:
+    # the spelling of the public once-for-all checkpoints
+    return f"{large}to{small}_matrix"
+
+
+class ElasticBatchNorm2d(nn.Module):
+    """Batch normalisation whose first channels serve narrower inputs.
+
+    In training mode a call normalises with its own batch's statistics and stores nothing: averages
+    over different sub-networks would describe none of them. In evaluation mode it uses the stored
+    statistics, which come from a checkpoint; an extracted sub-network gets its own from
+    `mathnas.nets.batchnorm.recalibrate`.
+
+    Args:
+        channels: the largest width.
+        eps: added to the variance.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x of shape (batch, channels, height, width), with at most `channels`."""
+        width = self._check(x.shape[1])
+        return functional.batch_norm(
+            x,
+            None if self.training else self.running_mean[:width],
+            None if self.training else self.running_var[:width],
+            self.weight[:width],
+            self.bias[:width],
+            training=self.training,
+            eps=self.eps,
+        )
+
+    def extract(self, channels: int) -> nn.BatchNorm2d:
+        """The first channels as a plain batch normalisation with its own memory, for inference."""
+        width = self._check(channels)
+        norm = nn.BatchNorm2d(
+            width, eps=self.eps, device=self.weight.device, dtype=self.weight.dtype
+        )
+        with torch.no_grad():
+            norm.weight.copy_(self.weight[:width])
+            norm.bias.copy_(self.bias[:width])
+        norm.running_mean = self.running_mean[:width].clone()
+        norm.running_var = self.running_var[:width].clone()
+        return norm.eval()
+
+    def _check(self, channels: int) -> int:
+        if not 1 <= channels <= self.channels:
+            raise InvalidInputError(
+                f"this batch normalisation has up to {self.channels} channels, but got {channels}."
+            )
+        return channels

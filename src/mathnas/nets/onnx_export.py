@@ -1,0 +1,219 @@
+"""ONNX graphs of static networks and of a supernet's parts.
+
+Exporting takes about a second a graph. `OnnxParts` therefore exports all parts of a supernet at
+once and puts a network's graph together from them in milliseconds: many networks can be measured
+on the engine that will serve them.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx.compose
+import onnx.utils
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from mathnas.errors import InvalidInputError, MathNASError
+from mathnas.nets.supernet import Supernet
+from mathnas.space import Network, SearchSpace
+
+
+class ExportError(MathNASError):
+    """An exported graph does not compute what the module computes."""
+
+
+def export_onnx(
+    module: nn.Module, example: Tensor, *, any_batch: bool = False, tolerance: float = 1e-4
+) -> onnx.ModelProto:
+    """Export a static module and check the graph in onnxruntime on `example`.
+
+    The graph's input is called ``images``, its output ``logits``.
+
+    Args:
+        module: in evaluation mode; one input, one output.
+        example: an input, shape (batch, ...).
+        any_batch: leave the batch open, instead of fixing the example's.
+        tolerance: largest difference between graph and module, relative to the largest output.
+
+    Raises:
+        ExportError: graph and module disagree.
+    """
+    graph = _export(module, (example,), ["images"], ["logits"], any_batch=any_batch)
+    with torch.inference_mode():
+        expected = module(example).numpy(force=True)
+    difference = float(np.abs(run_onnx(graph, example.numpy(force=True)) - expected).max())
+    scale = max(1.0, float(np.abs(expected).max()))
+    if not difference <= tolerance * scale:
+        raise ExportError(
+            f"a graph agrees with its module to {tolerance:g} of the largest output ({scale:g}), "
+            f"but they differ by {difference:g}: is the module in evaluation mode, and does its "
+            "forward pass depend on nothing but the input?"
+        )
+    return graph
+
+
+def run_onnx(graph: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
+    """The only output of a graph for its only input, computed by onnxruntime on the CPU."""
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (outputs,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    return np.asarray(outputs)
+
+
+@dataclass(frozen=True)
+class OnnxParts:
+    """The parts of a supernet as graphs for one batch size.
+
+    Attributes:
+        space: the networks that can be put together.
+        stem, head: what every network has.
+        blocks: per node and block; None where nothing is computed.
+    """
+
+    space: SearchSpace
+    stem: onnx.ModelProto
+    blocks: tuple[tuple[onnx.ModelProto | None, ...], ...]
+    head: onnx.ModelProto
+
+    @classmethod
+    def export(cls, supernet: Supernet, example: Tensor) -> OnnxParts:
+        """Export stem, blocks and head in one go.
+
+        Args:
+            supernet: any; batch-norm statistics are taken as they stand.
+            example: an input; its batch size is that of the graphs.
+        """
+        parts = _Parts(supernet, example).eval()
+        whole = _export(parts, tuple(parts.examples), parts.input_names, parts.output_names)
+        extractor = onnx.utils.Extractor(whole)
+
+        def cut(name: str) -> onnx.ModelProto:
+            graph = extractor.extract_model([parts.input_of[name]], [name])
+            # equal constants are stored once in `whole`: give each part its own names
+            return onnx.compose.add_prefix(
+                graph, f"{name}/", rename_inputs=False, rename_outputs=False
+            )
+
+        names = [
+            [_block_name(node, block) for block in range(size)]
+            for node, size in enumerate(supernet.space.sizes)
+        ]
+        blocks = tuple(
+            tuple(cut(name) if name in parts.input_of else None for name in node) for node in names
+        )
+        return cls(supernet.space, cut("stem"), blocks, cut("logits"))
+
+    def assemble(self, network: Network) -> onnx.ModelProto:
+        """The graph of one network.
+
+        Raises:
+            InvalidInputError: the network does not belong to the space.
+        """
+        graph = self.stem
+        chosen = [self.blocks[i][j] for i, j in enumerate(self.space.check(network))]
+        for part in (*chosen, self.head):
+            if part is not None:
+                joint = [(graph.graph.output[0].name, part.graph.input[0].name)]
+                graph = onnx.compose.merge_models(graph, part, io_map=joint)
+        return graph
+
+    def assemble_bytes(self, network: Network) -> bytes:
+        """The graph of one network as an ONNX file's content."""
+        return bytes(self.assemble(network).SerializeToString())
+
+
+class _Parts(nn.Module):
+    """All parts side by side, each on an input of its own: what is exported in one go."""
+
+    def __init__(self, supernet: Supernet, example: Tensor) -> None:
+        super().__init__()
+        space = supernet.space
+        self.parts = nn.ModuleList()
+        self.input_names: list[str] = []
+        self.output_names: list[str] = []
+        self.examples: list[Tensor] = []
+        self.input_of: dict[str, str] = {}
+        self._stage(example, "images", {"stem": supernet.extract_stem()})
+        for node, size in enumerate(space.sizes):
+            x = self._last_output()
+            blocks = {_block_name(node, j): supernet.extract_block(node, j) for j in range(size)}
+            computing = {n: b for n, b in blocks.items() if not isinstance(b, nn.Identity)}
+            if computing:
+                self._stage(x, f"node{node}", computing)
+        self._stage(self._last_output(), "head", {"logits": supernet.extract_head()})
+
+    def _stage(self, example: Tensor, name: str, parts: dict[str, nn.Module]) -> None:
+        self.input_names.append(name)
+        self.examples.append(example)
+        for output, part in parts.items():
+            self.parts.append(part)
+            self.output_names.append(output)
+            self.input_of[output] = name
+
+    def _last_output(self) -> Tensor:
+        with torch.no_grad():
+            output: Tensor = self.parts[-1](self.examples[-1])
+        return output
+
+    def forward(self, *examples: Tensor) -> list[Tensor]:
+        inputs = dict(zip(self.input_names, examples, strict=True))
+        return [
+            part(inputs[self.input_of[name]])
+            for name, part in zip(self.output_names, self.parts, strict=True)
+        ]
+
+
+def _block_name(node: int, block: int) -> str:
+    return f"node{node}_block{block}"
+
+
+def _export(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    *,
+    any_batch: bool = False,
+) -> onnx.ModelProto:
+    if module.training:
+        raise InvalidInputError(
+            "a module is exported in evaluation mode, but this one is in training mode: call "
+            "eval() first."
+        )
+    batch = [{0: torch.export.Dim("batch")} for _ in examples] if any_batch else None
+    with _quiet_exporter(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            examples,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=batch,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep torch's exporter from warning about packages that it does not need here."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(before)

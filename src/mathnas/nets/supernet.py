@@ -1,0 +1,90 @@
+"""What a supernet offers: shared weights that run any network, and static parts cut out of them.
+
+The life of a supernet: it is trained (`mathnas.training`) by running many networks through
+`forward`; a network is then *extracted* as a `StagedNetwork` with its own memory, its batch
+normalisations are *recalibrated* (`mathnas.nets.batchnorm`), and it is evaluated or exported.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from mathnas.space import Network, SearchSpace
+
+
+class StagedNetwork(nn.Module):
+    """A static network in the parts of its space: stem, one module a node, head."""
+
+    def __init__(self, stem: nn.Module, nodes: Sequence[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.stem = stem
+        self.nodes = nn.ModuleList(nodes)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images of shape (batch, channels, height, width) to logits of shape (batch, classes)."""
+        x = self.stem(x)
+        for node in self.nodes:
+            x = node(x)
+        return cast(Tensor, self.head(x))
+
+
+class Supernet(nn.Module, ABC):
+    """Networks of a space over shared weights.
+
+    Inherit from it and give the runs and the extractions of the three kinds of parts. A run is told
+    its block and must not remember it: two threads may run two networks at the same time.
+
+    Attributes:
+        space: the networks. Its nodes run one after another.
+    """
+
+    space: SearchSpace
+
+    @abstractmethod
+    def run_stem(self, x: Tensor) -> Tensor:
+        """Input to the first node's input."""
+
+    @abstractmethod
+    def run_node(self, node: int, block: int, x: Tensor) -> Tensor:
+        """A node's input to its output through one of its blocks."""
+
+    @abstractmethod
+    def run_head(self, x: Tensor) -> Tensor:
+        """The last node's output to logits of shape (batch, classes)."""
+
+    @abstractmethod
+    def extract_stem(self) -> nn.Module:
+        """The stem as a static module, like every extraction with its own memory and in
+        evaluation mode."""
+
+    @abstractmethod
+    def extract_block(self, node: int, block: int) -> nn.Module:
+        """One block as a static module; `nn.Identity` where nothing is computed."""
+
+    @abstractmethod
+    def extract_head(self) -> nn.Module:
+        """The head as a static module."""
+
+    def forward(self, x: Tensor, network: Network) -> Tensor:
+        """Run one network on the shared weights: input to logits of shape (batch, classes)."""
+        x = self.run_stem(x)
+        for node, block in enumerate(network):
+            x = self.run_node(node, block, x)
+        return self.run_head(x)
+
+    def extract(self, network: Network) -> StagedNetwork:
+        """One network as a static module that shares no memory with the supernet.
+
+        In evaluation mode it gives what the supernet gives in evaluation mode.
+
+        Raises:
+            InvalidInputError: the network does not belong to the space.
+        """
+        chosen = self.space.check(network)
+        nodes = [self.extract_block(node, block) for node, block in enumerate(chosen)]
+        return StagedNetwork(self.extract_stem(), nodes, self.extract_head()).eval()

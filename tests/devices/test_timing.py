@@ -1,0 +1,143 @@
+"""Timing in turns: what is estimated, and how it withstands disturbance."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mathnas import InvalidInputError
+from mathnas.devices.timing import TimingSettings, time_in_turns
+
+QUICK = TimingSettings(rounds=6, slice_ms=2.0, warmup_ms=20.0)
+
+
+def busy(milliseconds: float) -> Callable[[], None]:
+    def run() -> None:
+        end = time.perf_counter() + milliseconds / 1000
+        while time.perf_counter() < end:
+            pass
+
+    return run
+
+
+class Clock:
+    """Stands in for the machine: a call takes what its schedule says, and time stands otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 0
+        self.calls: list[str] = []
+        monkeypatch.setattr(time, "perf_counter_ns", lambda: self.now_ns)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now_ns / 1e9)
+
+    def call(self, name: str, milliseconds: Callable[[int], float]) -> Callable[[], None]:
+        count = 0
+
+        def run() -> None:
+            nonlocal count
+            self.calls.append(name)
+            self.now_ns += round(milliseconds(count) * 1e6)
+            count += 1
+
+        return run
+
+
+def test_a_busy_call_takes_its_time() -> None:
+    short, long = time_in_turns([busy(0.1), busy(0.3)], QUICK)
+    assert 0.1 <= short.value < 0.15
+    assert 0.3 <= long.value < 0.4
+
+
+def test_calls_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    settings = TimingSettings(rounds=3, slice_ms=5.0)
+    time_in_turns([clock.call("a", lambda _: 1.0), clock.call("b", lambda _: 0.5)], settings)
+    timed = "".join(clock.calls)[-3 * 15 :]
+    assert timed == ("a" * 5 + "b" * 10) * 3
+
+
+def test_interruptions_inside_a_slice_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    call = clock.call("a", lambda count: 50.0 if count % 4 == 0 else 1.0)
+    (found,) = time_in_turns([call], TimingSettings(rounds=5, slice_ms=8.0))
+    assert found.value == pytest.approx(1.0)
+    assert found.spread == pytest.approx(0.0)
+
+
+def test_slow_periods_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def slowly(count: int) -> float:
+        return 1.0 if clock.now_ns < 100e6 else 1.6
+
+    (found,) = time_in_turns([clock.call("a", slowly)], TimingSettings(rounds=20, slice_ms=5.0))
+    assert found.value == pytest.approx(1.0)
+
+
+def test_the_quantile_is_over_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    # two runs to warm up with, then ten slices of five runs: 1 ms, 1.1 ms, ..., 1.9 ms
+    warmup = 1 + 5 + 5
+
+    def rising(count: int) -> float:
+        return 1.0 if count < warmup else 1.0 + ((count - warmup) // 5) / 10
+
+    settings = TimingSettings(rounds=10, slice_ms=5.0, quantile=0.5)
+    (found,) = time_in_turns([clock.call("a", rising)], settings)
+    assert found.value == pytest.approx(1.45)
+    assert found.spread == pytest.approx(0.45 / 1.349)
+    assert found.repeats == 50
+
+
+def test_warming_up_lasts_until_times_are_stable(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    # a just-in-time compiler that is done after 40 runs
+    call = clock.call("a", lambda count: max(1.0, 5.0 - count / 10))
+    (found,) = time_in_turns([call], TimingSettings(rounds=4, slice_ms=5.0, warmup_ms=1000))
+    assert found.value == pytest.approx(1.0, rel=0.2)
+
+
+def test_warming_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    call = clock.call("a", lambda count: 1.0 + count)  # never stable
+    settings = TimingSettings(rounds=1, slice_ms=1.0, warmup_ms=50)
+    time_in_turns([call], settings)
+    assert len(clock.calls) < 50
+
+
+def test_garbage_is_not_collected_while_timing() -> None:
+    seen: list[bool] = []
+
+    def run() -> None:
+        seen.append(gc.isenabled())
+        busy(0.05)()
+
+    time_in_turns([run], QUICK)
+    assert not any(seen[-6 * 5 :])
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_again_after_an_error() -> None:
+    calls = 0
+
+    def fails() -> None:
+        nonlocal calls
+        calls += 1
+        busy(0.1)()
+        if not gc.isenabled():
+            raise RuntimeError("the engine broke")
+
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        time_in_turns([fails], QUICK)
+    assert gc.isenabled()
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="at least 1 round"):
+        TimingSettings(rounds=0)
+    with pytest.raises(InvalidInputError, match="longer than 0 ms"):
+        TimingSettings(slice_ms=0)
+    with pytest.raises(InvalidInputError, match=r"a quantile lies in \[0, 1\], but got 1.5"):
+        TimingSettings(quantile=1.5)
