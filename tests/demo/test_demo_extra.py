@@ -1,0 +1,25 @@
+"""What the demo says where torch is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mathnas import MissingExtraError
+from mathnas.demo.flow import run_trained_demo
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, package=None: None if name in ("torch", "onnx") else found(name, package),
+    )
+    with pytest.raises(MissingExtraError, match=r"torch, onnx cannot be found.*\n.*mathnas\[demo"):
+        run_trained_demo(tmp_path, console=Console(file=io.StringIO()))
+    assert not list(tmp_path.iterdir())
