@@ -18,6 +18,7 @@ from _machine import header
 from mathnas.search import Program, Status, VectorisedSolver, read_limits
 
 SEED = 20261124
+_SECONDS = 4.0
 SPACES = {
     "6x5": [5] * 6,
     "20x9": [9] * 20,
@@ -114,7 +115,7 @@ def importing() -> None:
 
 
 def searching() -> None:
-    print("\nsearch with the numpy solver, two limits, 16 instances, at most 10 s each")
+    print(f"\nsearch with the numpy solver, two limits, 16 instances, at most {_SECONDS:g} s each")
     print(f"  {'space':22} {'objective':28} {'tables':12} median / worst ms   proven")
     for name, sizes in SPACES.items():
         for form in (mn.Form.LINEAR, mn.Form.SPACE_MEAN):
@@ -122,7 +123,7 @@ def searching() -> None:
                 times, proven = [], 0
                 for seed in range(16):
                     program = instance(sizes, seed, form, digits)
-                    solution = VectorisedSolver().solve(program, time_limit=10.0)
+                    solution = VectorisedSolver().solve(program, time_limit=_SECONDS)
                     times.append(1e3 * solution.seconds)
                     proven += solution.status is Status.OPTIMAL
                 kind = "as measured" if digits is None else "one digit"

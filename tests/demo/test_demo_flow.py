@@ -41,6 +41,14 @@ def test_it_evaluates_a_single_sample_and_then_what_it_compares(tmp_path: Path) 
     assert {network for _, network in bench.asked} == set(asked)
 
 
+def test_the_latency_of_the_reference_is_measured_once_more_with_every_node(tmp_path: Path) -> None:
+    bench = MadeUpBench()
+    run(tmp_path, bench)
+    reference = bench.space.reference
+    assert bench.asked.count(("latency_ms", reference)) == 1 + 4
+    assert bench.asked.count(("accuracy", reference)) == 1
+
+
 def test_rivals_are_others_that_meet_the_limit(tmp_path: Path) -> None:
     result, _ = run(tmp_path)
     networks = [rival.network for rival in result.rivals]

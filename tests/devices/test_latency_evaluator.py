@@ -71,7 +71,7 @@ def test_conditions_tell_device_engine_and_statistic() -> None:
         "threads": "3",
         "precision": "int",
         "batch": "4",
-        "statistic": "0.25 quantile of 4 medians of 1 ms of runs",
+        "statistic": "0.1 quantile of 4 medians of 1 ms of runs",
     }
 
 

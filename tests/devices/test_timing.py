@@ -55,7 +55,30 @@ def test_calls_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TimingSettings(rounds=3, slice_ms=5.0)
     time_in_turns([clock.call("a", lambda _: 1.0), clock.call("b", lambda _: 0.5)], settings)
     timed = "".join(clock.calls)[-3 * 15 :]
-    assert timed == ("a" * 5 + "b" * 10) * 3
+    rounds = [timed[start : start + 15] for start in range(0, 45, 15)]
+    assert set(rounds) <= {"a" * 5 + "b" * 10, "b" * 10 + "a" * 5}
+
+
+def test_the_order_of_turns_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    calls = [clock.call(name, lambda _: 1.0) for name in "abcd"]
+    time_in_turns(calls, TimingSettings(rounds=12, slice_ms=5.0))
+    timed = clock.calls[-12 * 20 :: 5]
+    rounds = [tuple(timed[start : start + 4]) for start in range(0, 48, 4)]
+    assert all(sorted(order) == list("abcd") for order in rounds)
+    assert len(set(rounds)) > 6
+
+
+def test_what_comes_again_and_again_does_not_meet_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 20 ms, which is a round, the machine is slow for 5 ms, which is a slice."""
+    clock = Clock(monkeypatch)
+
+    def now_and_then(_: int) -> float:
+        return 2.0 if clock.now_ns % 20_000_000 < 5_000_000 else 1.0
+
+    calls = [clock.call(name, now_and_then) for name in "abcd"]
+    for found in time_in_turns(calls, TimingSettings(rounds=20, slice_ms=5.0)):
+        assert found.value == pytest.approx(1.0)
 
 
 def test_interruptions_inside_a_slice_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

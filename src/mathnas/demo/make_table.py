@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from mathnas.demo.trained import TrainedBench, TrainedConfig  # needs torch
 
     # neighbours share the work of their first nodes; two short passes are better than a long one
-    config = TrainedConfig(networks_at_once=100, latency_rounds=10)
+    config = TrainedConfig(networks_at_once=100, latency_rounds=15)
     bench = TrainedBench.train(config, seed=chosen.seed)
     make_table(bench, chosen.folder, remark=chosen.remark)
 

@@ -52,8 +52,8 @@ class TrainedConfig:
     learning_rate: float = 1e-2
     threads: int = 1
     latency_batch: int = 16
-    latency_rounds: int = 20
-    networks_at_once: int = 25
+    latency_rounds: int = 30
+    networks_at_once: int = 32
 
 
 class TrainedBench:

@@ -1,9 +1,9 @@
 """Timing short calls on machines that do other things too.
 
-Calls that are to be compared are timed in turns: a short slice of the first, of the second, ...,
-then the next round. What slows the machine for a second then slows all of them, and not the one
-whose turn it happened to be. The estimate uses two robust steps: the median inside a slice removes
-single interruptions, a low quantile over the slices removes slow periods.
+Calls that are to be compared are timed in turns: a short slice of each, then the next round in
+another order. What slows the machine for a second then slows all of them, and what comes again and
+again does not meet the same one each time. The estimate uses two robust steps: the median inside a
+slice removes single interruptions, a low quantile over the slices removes slow periods.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Measurement
+from mathnas.metrics import Floats
 
 _FEWEST_RUNS = 5
 _STABLE = 0.05
@@ -29,15 +30,15 @@ class TimingSettings:
     """How to time.
 
     Attributes:
-        rounds: slices of every call.
+        rounds: slices of every call, each round in another order.
         slice_ms: how long a slice lasts, about; at least five runs fit in whatever it says.
         quantile: over the medians of the slices; 0.5 is the median, less discards slow periods.
         warmup_ms: longest warm-up of one call; it ends earlier when two slices agree to 5 %.
     """
 
-    rounds: int = 20
-    slice_ms: float = 5.0
-    quantile: float = 0.25
+    rounds: int = 30
+    slice_ms: float = 3.0
+    quantile: float = 0.1
     warmup_ms: float = 100.0
 
     def __post_init__(self) -> None:
@@ -65,13 +66,14 @@ def time_in_turns(
         counts the timed runs.
     """
     runs = [_warm_up(call, settings) for call in calls]
-    slices: list[list[float]] = [[] for _ in calls]
+    medians = np.empty((len(calls), settings.rounds))
+    rng = np.random.default_rng(0)
     with _no_garbage_collection():
-        for _ in range(settings.rounds):
-            for call, count, medians in zip(calls, runs, slices, strict=True):
-                medians.append(_slice(call, count))
+        for turn in range(settings.rounds):
+            for index in rng.permutation(len(calls)).tolist():
+                medians[index, turn] = _slice(calls[index], runs[index])
     return [
-        _measurement(medians, count, settings) for medians, count in zip(slices, runs, strict=True)
+        _measurement(found, count, settings) for found, count in zip(medians, runs, strict=True)
     ]
 
 
@@ -99,7 +101,7 @@ def _slice(call: Callable[[], object], count: int) -> float:
     return float(np.median(times)) / 1e6
 
 
-def _measurement(medians: Sequence[float], count: int, settings: TimingSettings) -> Measurement:
+def _measurement(medians: Floats, count: int, settings: TimingSettings) -> Measurement:
     low, high = np.quantile(medians, [0.25, 0.75])
     return Measurement(
         float(np.quantile(medians, settings.quantile)),
