@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import mathnas
+from mathnas.devices.host import this_device
 
 
 def header(seed: int | str) -> str:
@@ -19,18 +19,8 @@ def header(seed: int | str) -> str:
         [
             f"command: python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}",
             f"date: {time.strftime('%Y-%m-%d', time.gmtime())}, seed: {seed}",
-            f"machine: {_processor()}, {os.cpu_count()} cores, {platform.system()}",
+            f"machine: {this_device().name}, {platform.system()}",
             f"versions: mathnas {mathnas.__version__}, Python {platform.python_version()}, "
             f"numpy {np.__version__}",
         ]
     )
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

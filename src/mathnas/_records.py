@@ -23,7 +23,7 @@ class Record:
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, Mapping):
-            raise FileFormatError(f"{where}: expected an object, but got {_shown(value)}.")
+            raise FileFormatError(f"{where}: expected an object, but got {shown(value)}.")
         self.value: dict[str, Any] = dict(value)
         self.where = where
 
@@ -42,7 +42,7 @@ class Record:
                 value = float(value)
         if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
             raise FileFormatError(
-                f"{self.where}.{key}: expected {kind.__name__}, but got {_shown(value)}."
+                f"{self.where}.{key}: expected {kind.__name__}, but got {shown(value)}."
             )
         return value
 
@@ -66,7 +66,8 @@ class Record:
             )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in an error message: its repr, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

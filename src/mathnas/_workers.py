@@ -26,7 +26,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,16 +34,14 @@ from typing import TypeAlias
 
 from mathnas._filelock import FileLock
 from mathnas._interrupts import Interrupts, hidden_from_children
+from mathnas._records import shown
+from mathnas._threads import set_torch_threads, torch_threads
 from mathnas.errors import EvaluationError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.space import Network
 
 _IN_FLIGHT = 64  # evaluations handed to a foreign executor at a time: it does not say its size
 _PATIENCE = 3.0  # seconds that a worker has to end before it is killed
-_THREAD_VARIABLES = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
-    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"),
-)
 _MAIN_GUARD = (
     "A script that evaluates with workers needs `if __name__ == '__main__':` around its own code, "
     "and the evaluator's class must be importable by the workers (defined in a module or script "
@@ -113,7 +111,7 @@ def _measured(evaluator: Evaluator, returned: object) -> dict[str, Measurement]:
     if not isinstance(returned, Mapping):
         raise EvaluationError(
             f"an evaluator returns a mapping of metric names to values, but {name} gave "
-            f"{_shown(returned)}."
+            f"{shown(returned)}."
         )
     found = {}
     for metric in evaluator.metrics:
@@ -137,7 +135,7 @@ def _number(value: object, where: str) -> float:
     except (TypeError, ValueError):
         pass
     raise EvaluationError(
-        f"the value of a metric is a number or a Measurement, but {where} = {_shown(value)}."
+        f"the value of a metric is a number or a Measurement, but {where} = {shown(value)}."
     )
 
 
@@ -148,11 +146,6 @@ def describe(error: BaseException) -> str:
     except Exception:
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # ---- in this process ------------------------------------------------------------------------
@@ -297,7 +290,7 @@ def _outcomes(future: Future[list[Outcome]], task: Task) -> list[Outcome]:
     found: object = future.result()
     if isinstance(found, list) and len(found) == len(task.networks):
         return found
-    failed = Failed(f"the executor returned {_shown(found)} instead of what was evaluated.")
+    failed = Failed(f"the executor returned {shown(found)} instead of what was evaluated.")
     return [failed] * len(task.networks)
 
 
@@ -405,7 +398,7 @@ def _start_worker(evaluator: Evaluator, threads: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_driver, daemon=True).start()
     _worker_evaluator = evaluator
-    _set_torch_threads(threads)
+    set_torch_threads(threads)
 
 
 def _end_with_driver() -> None:
@@ -450,47 +443,3 @@ def _check_importable(evaluator: Evaluator, sent: bytes) -> None:
             f"workers import the program, but it has no file ({file}): put it into a script file, "
             "or run with workers=1."
         )
-
-
-# ---- threads --------------------------------------------------------------------------------
-
-
-@contextmanager
-def numerical_threads(count: int) -> Iterator[None]:
-    """`count` threads for numerical libraries: of torch here, of all in processes started inside.
-
-    The libraries read the environment when they are loaded, so it is set while workers may start.
-    """
-    saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(count)))
-    try:
-        with torch_threads(count):
-            yield
-    finally:
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """`count` threads for torch, where it is loaded."""
-    before = _set_torch_threads(count)
-    try:
-        yield
-    finally:
-        if before is not None:
-            _set_torch_threads(before)
-
-
-def _set_torch_threads(count: int) -> int | None:
-    """Set torch's threads where torch is loaded; returns how many there were."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    before: int = torch.get_num_threads()
-    if before != count:
-        torch.set_num_threads(count)
-    return before

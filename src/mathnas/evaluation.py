@@ -16,7 +16,7 @@ from typing import Protocol
 
 from mathnas.errors import EvaluationError, FileFormatError, InvalidInputError
 from mathnas.metrics import Metric, metric_named
-from mathnas.space import Network, SearchSpace
+from mathnas.space import Network, SearchSpace, network_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,7 @@ class FunctionEvaluator(Evaluator):
         threads: int = 1,
     ) -> None:
         self.function = function
-        self.metrics = tuple(
-            metric if isinstance(metric, Metric) else metric_named(metric) for metric in metrics
-        )
+        self.metrics = _declared(metrics)
         self.conditions = dict(conditions or {})
         self.exclusive = exclusive
         self.threads = threads
@@ -168,9 +166,7 @@ class TabularEvaluator(Evaluator):
         conditions: Mapping[str, str] | None = None,
     ) -> None:
         self.space = space
-        self.metrics = tuple(
-            metric if isinstance(metric, Metric) else metric_named(metric) for metric in metrics
-        )
+        self.metrics = _declared(metrics)
         self.conditions = dict(conditions or {})
         space.check_many(list(rows))
         for network, row in rows.items():
@@ -191,7 +187,7 @@ class TabularEvaluator(Evaluator):
         except KeyError:
             raise EvaluationError(
                 f"the table of {self.space.name} has {len(self._rows)} networks, but not "
-                f"{_text(network)}: choose among TabularEvaluator.networks."
+                f"{network_text(network)}: choose among TabularEvaluator.networks."
             ) from None
         return {metric.name: row[metric.name] for metric in self.metrics}
 
@@ -223,7 +219,7 @@ class TabularEvaluator(Evaluator):
         wanted: Sequence[str | Metric] = (
             metrics if metrics is not None else [name for name in columns if name != "network"]
         )
-        chosen = [item if isinstance(item, Metric) else metric_named(item) for item in wanted]
+        chosen = _declared(wanted)
         for name in ["network", *(metric.name for metric in chosen)]:
             if name not in columns:
                 raise FileFormatError(f"{path} has no column {name!r}; it has {columns}.")
@@ -233,8 +229,8 @@ class TabularEvaluator(Evaluator):
                 network = space.parse(line["network"] or "")
                 if network in rows:
                     raise InvalidInputError(
-                        f"{_text(network)} stands twice: a table has one row a network, so average "
-                        "its repeats first."
+                        f"{network_text(network)} stands twice: a table has one row a network, "
+                        "so average its repeats first."
                     )
                 rows[network] = {m.name: m.check(float(line[m.name])) for m in chosen}
             except (TypeError, ValueError) as error:
@@ -248,12 +244,13 @@ def _check_row(
     for metric in metrics:
         if metric.name not in row:
             raise InvalidInputError(
-                f"a table has every metric of every network, but {_text(network)} has no "
+                f"a table has every metric of every network, but {network_text(network)} has no "
                 f"{metric.name}: leave the network or the metric out."
             )
         value = row[metric.name]
         metric.check(value.value if isinstance(value, Measurement) else value)
 
 
-def _text(network: Network) -> str:
-    return ",".join(map(str, network))
+def _declared(metrics: Sequence[str | Metric]) -> tuple[Metric, ...]:
+    """Metrics that are given by name or by declaration."""
+    return tuple(item if isinstance(item, Metric) else metric_named(item) for item in metrics)

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 from mathnas._interrupts import Interrupts
 from mathnas._progress import Progress, progress_bar
+from mathnas._threads import numerical_threads
 from mathnas._workers import (
     Failed,
     Outcome,
     Results,
     Task,
-    numerical_threads,
     run_here,
     run_in_workers,
     run_on,
@@ -31,7 +31,7 @@ from mathnas.errors import EvaluationError, FileFormatError, InvalidInputError, 
 from mathnas.evaluation import Evaluation, Evaluator
 from mathnas.metrics import Metric
 from mathnas.sampling import Sample
-from mathnas.space import Network
+from mathnas.space import Network, network_text
 from mathnas.study import Failure, Study
 
 
@@ -55,7 +55,7 @@ class EvaluationReport:
         text = f"{self.done} evaluated in {self.seconds:.1f} s, {self.already} already there"
         if not self.failures:
             return text + "."
-        shown = [f"\n  {_name(f.network)}: {_line(f.error)}" for f in self.failures[:5]]
+        shown = [f"\n  {network_text(f.network)}: {_line(f.error)}" for f in self.failures[:5]]
         more = f"\n  ... and {len(self.failures) - 5} more" * (len(self.failures) > 5)
         return f"{text}, {len(self.failures)} failed:{''.join(shown)}{more}"
 
@@ -190,7 +190,7 @@ def _tasks(
 
 
 def _seed_of(seed: int, network: Network, repeat: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{_name(network)}/{repeat}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{network_text(network)}/{repeat}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
@@ -219,7 +219,8 @@ def _store(
         study.add(facts, failures)
     except MathNASError as error:
         values = "; ".join(
-            f"{_name(fact.network)} {fact.metric}={fact.measurement.value!r}" for fact in facts
+            f"{network_text(fact.network)} {fact.metric}={fact.measurement.value!r}"
+            for fact in facts
         )
         raise type(error)(f"{error} Measured but not stored: {values or 'nothing'}.") from error
     tally.done += len(task.networks) - len(failures)
@@ -235,10 +236,6 @@ def _note(evaluator: Evaluator, facts: Sequence[Evaluation]) -> str:
         for metric in evaluator.metrics
         if metric.name in last
     )
-
-
-def _name(network: Network) -> str:
-    return ",".join(map(str, network))
 
 
 def _line(text: str) -> str:

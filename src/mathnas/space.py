@@ -255,6 +255,11 @@ class SearchSpace:
             node.blocks[block].name for node, block in zip(self.nodes, network, strict=True)
         )
 
+    def blocks_by_node(self, network: Sequence[int]) -> dict[str, str]:
+        """Block names by node name."""
+        names = (node.name for node in self.nodes)
+        return dict(zip(names, self.block_names(network), strict=True))
+
     def canonical(self, network: Network) -> Network:
         """The representative of the networks that compute the same function as `network`."""
         return self._canonical(network) if self._canonical is not None else network
@@ -685,6 +690,11 @@ def _from_record(record: Record) -> SearchSpace:
     )
 
 
+def network_text(network: Sequence[object]) -> str:
+    """A network as it is written in files, messages and on the command line: ``3,0,2``."""
+    return ",".join(map(str, network))
+
+
 def _block_record(block: Block) -> object:
     if block.macs is None and block.params is None:
         return block.name
@@ -741,5 +751,5 @@ def _count(number: int) -> str:
 
 
 def _shown(network: Sequence[object]) -> str:
-    text = ",".join(map(str, network))
+    text = network_text(network)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -30,7 +30,7 @@ from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluation, Measurement
 from mathnas.metrics import Floats, Metric, metric_named
 from mathnas.sampling import Sample
-from mathnas.space import Indices, Network, SearchSpace
+from mathnas.space import Indices, Network, SearchSpace, network_text
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -166,7 +166,7 @@ class Study:
         rows = [self._row(fact, known, now) for fact in evaluations]
         failed = [
             (
-                _text(failure.network),
+                network_text(failure.network),
                 _storable(failure.error),
                 _storable(failure.traceback),
                 None if failure.seed is None else _whole(failure.seed, "a seed"),
@@ -189,7 +189,7 @@ class Study:
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     sample.kind,
-                    _text(sample.reference),
+                    network_text(sample.reference),
                     len(sample),
                     None if sample.share is None else float(sample.share),
                     None if sample.seed is None else _whole(sample.seed, "a seed"),
@@ -222,7 +222,7 @@ class Study:
         self, metric: str | None = None, network: Network | None = None
     ) -> Iterator[Evaluation]:
         """Every evaluation in the order of writing; of one metric, of one network, or of all."""
-        wanted = {"metric": metric, "network": None if network is None else _text(network)}
+        wanted = {"metric": metric, "network": None if network is None else network_text(network)}
         given = {name: value for name, value in wanted.items() if value is not None}
         where = " AND ".join(f"{name} = ?" for name in given)
         query = f"{_SELECT} WHERE {where} ORDER BY id" if given else f"{_SELECT} ORDER BY id"
@@ -410,7 +410,7 @@ class Study:
         if not math.isfinite(when):
             raise InvalidInputError(f"a time is finite, in seconds since 1970, but got {when}.")
         return (
-            _text(self.space.check(fact.network)),
+            network_text(self.space.check(fact.network)),
             metric.name,
             metric.check(measurement.value),
             None if measurement.spread is None else float(measurement.spread),
@@ -487,10 +487,6 @@ def _pool(
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.sqrt(np.bincount(index, inside + between) / (total - 1))
     return Measurements(metric, conditions, networks, mean, deviation, total.astype(np.float64))
-
-
-def _text(network: Network) -> str:
-    return ",".join(map(str, network))
 
 
 def _network(text: str) -> Network:

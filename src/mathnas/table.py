@@ -96,6 +96,10 @@ class Prediction:
     value: float
     spread: float | None
 
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"value": self.value, "spread": self.spread, "unit": self.metric.unit}
+
     def __str__(self) -> str:
         if self.spread is None or self.spread == 0:
             return self.metric.format(self.value)

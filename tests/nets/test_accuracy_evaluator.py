@@ -16,8 +16,9 @@ from nets_cases import TINY, images, lived_in
 from torch.nn import functional
 
 from mathnas import Evaluator, InvalidInputError, Network
+from mathnas._threads import torch_threads
 from mathnas.nets.batchnorm import recalibrate
-from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages, torch_threads
+from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
 from mathnas.testing import EvaluatorContract
 
 HELD_OUT = LabelledImages(images(50, seed=5), torch.arange(50) % 10)

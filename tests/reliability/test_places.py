@@ -267,8 +267,8 @@ def test_reading_only_writes_and_locks_nothing(tmp_path: Path) -> None:
 MOUNTS = """\
 proc /proc proc rw 0 0
 /dev/sda1 / ext4 rw 0 0
-server:/home /home nfs4 rw 0 0
-/dev/sdb1 /home/local xfs rw 0 0
+server:/shelf /shelf nfs4 rw 0 0
+/dev/sdb1 /shelf/local xfs rw 0 0
 //box/share /mnt/with\\040space\\134\\011x cifs rw 0 0
 automount /data autofs rw 0 0
 server:/data /data nfs rw 0 0
@@ -281,10 +281,10 @@ broken line
     ("place", "kind"),
     [
         ("/tmp/a.study", "ext4"),
-        ("/home/me/a.study", "nfs4"),
-        ("/home/a.study", "nfs4"),
-        ("/homes/a.study", "ext4"),
-        ("/home/local/a.study", "xfs"),
+        ("/shelf/me/a.study", "nfs4"),
+        ("/shelf/a.study", "nfs4"),
+        ("/shelfs/a.study", "ext4"),
+        ("/shelf/local/a.study", "xfs"),
         ("/mnt/with space\\\tx/a.study", "cifs"),
         ("/data/a.study", "nfs"),
         ("/far/away/a.study", "fuse.sshfs"),

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mathnas.cli._options import AsJson, Forms, TablePath, print_json, read_table
+from mathnas.space import network_text
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +38,7 @@ def predict(
                 {
                     "network": list(item),
                     "blocks": list(table.space.block_names(item)),
-                    "predictions": {
-                        name: {"value": p.value, "spread": p.spread, "unit": p.metric.unit}
-                        for name, p in predictions.items()
-                    },
+                    "predictions": {name: p.to_dict() for name, p in predictions.items()},
                 }
                 for item, predictions in zip(networks, found, strict=True)
             ]
@@ -48,5 +46,5 @@ def predict(
         return
     shown = Table("network", *table.columns)
     for item, predictions in zip(networks, found, strict=True):
-        shown.add_row(",".join(map(str, item)), *(str(p) for p in predictions.values()))
+        shown.add_row(network_text(item), *(str(p) for p in predictions.values()))
     Console().print(shown)

@@ -29,7 +29,7 @@ from mathnas.demo.tabular import (
 from mathnas.errors import EvaluationError
 from mathnas.evaluation import Evaluation
 from mathnas.runner import evaluate
-from mathnas.space import Network, SearchSpace
+from mathnas.space import Network, SearchSpace, network_text
 from mathnas.study import Study
 
 STUDY_FILE = "digits_table.study"
@@ -90,7 +90,7 @@ def _write_rows(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["network", *METRICS])
     for network in networks:
-        name = ",".join(map(str, network))
+        name = network_text(network)
         writer.writerow([name, *(f"{values[metric][network]:.4g}" for metric in METRICS)])
     # without a time stamp: the same measurements give the same file
     path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))

@@ -82,13 +82,7 @@ class TabularBench:
 
     def deliver(self, network: Network, folder: Path) -> Delivery:
         """Write which blocks were chosen: a table has no weights to deliver."""
-        blocks = dict(
-            zip(
-                (node.name for node in self.space.nodes),
-                self.space.block_names(network),
-                strict=True,
-            )
-        )
+        blocks = self.space.blocks_by_node(network)
         write_json(folder / CHOICE_FILE, {"network": list(network), "blocks": blocks})
         return Delivery(
             "A table holds no weights, so the choice of blocks is all there is to deliver; with "

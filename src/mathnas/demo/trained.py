@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 
 from mathnas._progress import progress_bar
+from mathnas._threads import torch_threads
 from mathnas._version import __version__
 from mathnas.demo.bench import Delivery
 from mathnas.demo.images import DigitImages, distort, load_images
@@ -22,7 +23,7 @@ from mathnas.devices.timing import TimingSettings, time_in_turns
 from mathnas.evaluation import Evaluator
 from mathnas.nets.batchnorm import recalibrate
 from mathnas.nets.digits import DigitsConfig, DigitsNet
-from mathnas.nets.evaluators import AccuracyEvaluator, torch_threads
+from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.onnx_export import OnnxParts, export_onnx, run_onnx
 from mathnas.space import Network, SearchSpace
 from mathnas.training.batches import shuffled_batches

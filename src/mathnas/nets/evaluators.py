@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mathnas._threads import torch_threads
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import metric_named
@@ -201,17 +201,3 @@ class _Branch:
             logits = self.head(x)
             scores[path].correct += int((logits.argmax(1) == labels).sum())
             scores[path].loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run torch with this many threads, then with as many as before.
-
-    The number belongs to the whole process: two blocks must not run at the same time in one.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

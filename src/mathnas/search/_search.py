@@ -137,13 +137,7 @@ def _answer(program: Program, solution: Solution, solver: Solver, left: _Clock) 
     )
     return Answer(
         network,
-        dict(
-            zip(
-                (node.name for node in table.space.nodes),
-                table.space.block_names(network),
-                strict=True,
-            )
-        ),
+        table.space.blocks_by_node(network),
         {name: table.prediction(network, name) for name in table.columns},
         program.objective,
         program.maximize,

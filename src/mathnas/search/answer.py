@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mathnas.metrics import Metric
 from mathnas.search.limits import Limit
 from mathnas.search.solver import Status
-from mathnas.space import Network
+from mathnas.space import Network, network_text
 from mathnas.table import Prediction
 
 
@@ -84,10 +84,7 @@ class Answer:
             "blocks": dict(self.blocks),
             "objective": self.objective.name,
             "direction": "maximize" if self.maximize else "minimize",
-            "predictions": {
-                name: {"value": p.value, "spread": p.spread, "unit": p.metric.unit}
-                for name, p in self.predictions.items()
-            },
+            "predictions": {name: p.to_dict() for name, p in self.predictions.items()},
             "bound": _number(self.bound),
             "gap": _number(self.gap),
             "guarantee": self.guarantee,
@@ -106,7 +103,7 @@ class Answer:
 
     def __str__(self) -> str:
         width = max(map(len, [*self.blocks, *self.predictions]))
-        lines = [f"{self._headline()}  [{','.join(map(str, self.network))}]"]
+        lines = [f"{self._headline()}  [{network_text(self.network)}]"]
         lines += [f"  {name:{width}}  {self.predictions[name]}" for name in self.predictions]
         lines += [f"  limit {use.limit}: {_use_text(use)}" for use in self.limits]
         lines += [f"  {node:{width}}  {block}" for node, block in self.blocks.items()]
