@@ -13,6 +13,7 @@ from mathnas.errors import (
     MathNASWarning,
     MissingDataError,
     MissingExtraError,
+    VerificationError,
 )
 from mathnas.evaluation import (
     Evaluation,
@@ -32,10 +33,17 @@ from mathnas.sampling import (
     random_sampling,
     single_sampling,
 )
-from mathnas.search import Answer, Infeasible, Limit, Status, search
+from mathnas.search import (
+    Answer,
+    Infeasible,
+    Limit,
+    Rule,
+    Status,
+    search,
+)
 from mathnas.space import Block, BlockNode, DepthRule, Network, SearchSpace
 from mathnas.study import Failure, Measurements, Study
-from mathnas.table import BlockEffects, BlockTable, Form, Prediction
+from mathnas.table import BlockEffects, BlockTable, Form, PairEffects, Prediction
 
 __all__ = [
     "Answer",
@@ -64,12 +72,15 @@ __all__ = [
     "MissingDataError",
     "MissingExtraError",
     "Network",
+    "PairEffects",
     "Prediction",
+    "Rule",
     "Sample",
     "SearchSpace",
     "Status",
     "Study",
     "TabularEvaluator",
+    "VerificationError",
     "__version__",
     "average_flops_network",
     "evaluate",

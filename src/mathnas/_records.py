@@ -6,6 +6,7 @@ Kept free of dependencies: spaces and tables are read on devices that have numpy
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from mathnas.errors import FileFormatError
 
 _MAX_BYTES = 512 * 2**20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _T = TypeVar("_T")
 
 
@@ -132,5 +134,5 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
         raise FileFormatError(
             f"{path} cannot be written: {error.strerror or error}. What was there is unchanged; "
-            "free some space or name another place."
+            f"{'free some space or ' * (error.errno in _NO_SPACE)}name another place."
         ) from error

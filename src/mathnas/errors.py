@@ -27,5 +27,10 @@ class EvaluationError(MathNASError):
     """An evaluator cannot be run as asked: it cannot be pickled, or its workers die."""
 
 
+class VerificationError(MathNASError):
+    """Two solvers contradict each other on one program: one of them is wrong, so neither answer is
+    given."""
+
+
 class MathNASWarning(UserWarning):
     """Something that the user should know about a result that is still valid."""

@@ -40,6 +40,7 @@ def fit(
     *,
     method: Method = "paired",
     form: Form | str | Mapping[str, Form | str] = Form.LINEAR,
+    power: float = 1.0,
     reference: Sequence[int | str] | None = None,
     conditions: Mapping[str, Mapping[str, str]] | None = None,
 ) -> BlockTable:
@@ -52,6 +53,7 @@ def fit(
             (Algorithm 1). ``means``: differences of block means (unpaired partial sampling).
         form: how effects of metrics that are not additive add up (see `Form`); one for all or one
             by metric. Additive metrics are always linear.
+        power: of the MACs in the forms that are not linear; 1 is the paper's.
         reference: what effects are relative to; by default the newest sample's.
         conditions: by metric, which measurements to use where there are several kinds.
 
@@ -75,7 +77,7 @@ def fit(
     for name in wanted:
         data = study.measurements(name, (conditions or {}).get(name))
         columns[name] = fit_column(
-            study.space, data, base, method, _form_of(data.metric.additive, name, form)
+            study.space, data, base, method, _form_of(data.metric.additive, name, form), power
         )
         _check_reference(study, data, base, columns[name])
         evaluated |= {row.tobytes() for row in data.networks}
@@ -94,6 +96,7 @@ def fit_column(
     reference: Network,
     method: Method = "paired",
     form: Form = Form.LINEAR,
+    power: float = 1.0,
 ) -> BlockEffects:
     """The effects on one metric, from its measurements; what `fit` does for each metric.
 
@@ -107,7 +110,7 @@ def fit_column(
         found = _block_means(space, data, response, reference)
     else:
         found = _paired(space, data, response, reference, only_reference=method == "single")
-    effects = found.mean * _numerator(space, reference, form)
+    effects = found.mean * _numerator(space, reference, form) ** power
     effects[space.offsets[:-1] + np.array(reference)] = 0.0
     own = data.lookup(reference)
     if own is not None and float(found.contexts.max()) <= 1:
@@ -115,10 +118,10 @@ def fit_column(
     else:
         added = effects[data.networks + space.offsets[:-1]].sum(axis=1)
         if form is not Form.LINEAR:
-            added /= space.macs(data.networks)
+            added /= space.macs(data.networks) ** power
         base = float(np.mean(response - added))
     return BlockEffects(
-        data.metric, base, effects, found.spread, found.contexts, form, data.conditions
+        data.metric, base, effects, found.spread, found.contexts, form, data.conditions, power
     )
 
 

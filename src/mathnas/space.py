@@ -245,6 +245,19 @@ class SearchSpace:
                 self.check([int(block) for block in part[int(np.argmax(bad))]])
         return array
 
+    def node_index(self, node: int | str) -> int:
+        """The index of a node given by index or name; raises `InvalidInputError` for others."""
+        names = [own.name for own in self.nodes]
+        if isinstance(node, str):
+            if node not in names:
+                raise InvalidInputError(f"{self.name} has no node {node!r}{_suggest(node, names)}")
+            return names.index(node)
+        if not 0 <= node < self.num_nodes:
+            raise InvalidInputError(
+                f"nodes of {self.name} go from 0 to {self.num_nodes - 1}, but got {node}."
+            )
+        return int(node)
+
     def parse(self, text: str) -> Network:
         """A network written as ``3,0,2`` or as block names separated by commas."""
         parts = [part.strip() for part in text.split(",")]

@@ -50,11 +50,49 @@ class Form(str, Enum):
 
 
 @dataclass(frozen=True)
+class PairEffects:
+    """What two nodes add together, beyond what their blocks add each by itself.
+
+    Attributes:
+        first, second: node indices, ``first < second``.
+        effects: shape (blocks of `first`, blocks of `second`), finite, in the unit of the column's
+            effects; the chosen blocks' entry is added to their sum.
+
+    Raises:
+        InvalidInputError: the nodes are not in order, or the effects are not a finite matrix.
+    """
+
+    first: int
+    second: int
+    effects: Floats
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "effects", np.ascontiguousarray(self.effects, dtype=np.float64))
+        if not 0 <= self.first < self.second:
+            raise InvalidInputError(
+                "a pair names its nodes in their order in the network, first < second, but got "
+                f"first={self.first}, second={self.second}: swap them and transpose the effects."
+            )
+        if self.effects.ndim != 2:
+            raise InvalidInputError(
+                "the effects of a pair are a matrix (blocks of the first node x blocks of the "
+                f"second), but got an array of shape {self.effects.shape}."
+            )
+        if not np.isfinite(self.effects).all():
+            raise InvalidInputError(
+                f"effects are finite, but those of nodes {self.first} and {self.second} are not: "
+                "write 0 where nothing is known."
+            )
+
+
+@dataclass(frozen=True)
 class BlockEffects:
     """One metric's column of a table.
 
-    A network's prediction is ``base + sum(effects) / F(N)^p``, on the metric's response scale,
-    with p = 0 for `Form.LINEAR` and 1 for the others, whose effects carry the numerator's MACs.
+    A network's prediction is ``base + sum(effects) / F(N)^p``, on the metric's response scale, with
+    p = 0 for `Form.LINEAR` and p = 1 for the paper's forms, whose effects carry the numerator's
+    MACs^p; 0 < p < 1 is an empirical exponent. The sum is over one effect a node and one entry of
+    each of `pairs`.
 
     Attributes:
         metric: what is predicted.
@@ -67,6 +105,8 @@ class BlockEffects:
         contexts: flat; how many contexts the difference is the mean of.
         form: how effects add up.
         conditions: under which conditions the metric was measured.
+        power: p, in (0, 1]; 0 where the form is linear, whatever is given.
+        pairs: interactions of two nodes, at most one entry for each two; none in the paper.
     """
 
     metric: Metric
@@ -76,11 +116,17 @@ class BlockEffects:
     contexts: Floats
     form: Form = Form.LINEAR
     conditions: Mapping[str, str] = field(default_factory=dict)
+    power: float = 1.0
+    pairs: tuple[PairEffects, ...] = ()
 
-    @property
-    def power(self) -> int:
-        """p in ``base + sum(effects) / F^p``."""
-        return 0 if self.form is Form.LINEAR else 1
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", tuple(self.pairs))
+        if self.form is Form.LINEAR:
+            object.__setattr__(self, "power", 0.0)
+        elif not 0 < self.power <= 1:
+            raise InvalidInputError(
+                f"the power of MACs in {self.form.value} lies in (0, 1], but got {self.power}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +135,8 @@ class Prediction:
 
     Attributes:
         value: in the metric's unit.
-        spread: root of the summed squared spreads of its blocks; None where one is unknown.
+        spread: root of the summed squared spreads of its blocks; None where one is unknown, and
+            where pairs contribute, whose spread a table does not hold.
     """
 
     metric: Metric
@@ -185,7 +232,7 @@ class BlockTable:
         rows = self.space.offsets[:-1] + np.array(chosen)
         spread = column.spread[rows]
         own = np.array(chosen) == np.array(self.reference)
-        total = math.fsum(np.where(own, 0.0, spread) ** 2)
+        total = math.nan if column.pairs else math.fsum(np.where(own, 0.0, spread) ** 2)
         return Prediction(
             column.metric,
             self.exact(chosen, metric),
@@ -197,27 +244,40 @@ class BlockTable:
 
         This is the arithmetic that answers are checked with: a limit holds if it holds for this.
         """
+        response = self.response(network, metric)
+        return float(self.column(metric).metric.scale.inverse(np.array([response]))[0])
+
+    def response(self, network: Network, metric: str) -> float:
+        """As `exact`, on the metric's response scale, on which effects add up."""
         column = self.column(metric)
         rows = (self.space.offsets[:-1] + np.array(network)).tolist()
         effects = [float(column.effects[row]) for row in rows]
+        effects += [
+            float(pair.effects[network[pair.first], network[pair.second]]) for pair in column.pairs
+        ]
         if column.power == 0:
-            response = math.fsum([column.base, *effects])
-        else:
-            macs = self.space.require_macs(f"predicting {metric}")
-            total = math.fsum([self.space.fixed_macs or 0.0, *(float(macs[row]) for row in rows)])
-            response = column.base + math.fsum(effects) / total
-        return float(column.metric.scale.inverse(np.array([response]))[0])
+            return math.fsum([column.base, *effects])
+        macs = self.space.require_macs(f"predicting {metric}")
+        total = math.fsum([self.space.fixed_macs or 0.0, *(float(macs[row]) for row in rows)])
+        return float(column.base + math.fsum(effects) / total**column.power)
 
     def _predict(self, networks: npt.NDArray[np.integer], column: BlockEffects) -> Floats:
-        result = self._sums(networks, column.effects)
+        result = self._sums(networks, column.effects, column.pairs)
         if column.power:
             macs = self.space.require_macs(f"predicting {column.metric.name}")
-            result /= self._sums(networks, macs) + (self.space.fixed_macs or 0.0)
+            total = self._sums(networks, macs) + (self.space.fixed_macs or 0.0)
+            result /= total if column.power == 1 else total**column.power
         result += column.base
         return column.metric.scale.inverse(result)
 
-    def _sums(self, networks: npt.NDArray[np.integer], values: Floats) -> Floats:
-        """Sum of the chosen blocks' values, a chunk at a time so that it stays in the cache."""
+    def _sums(
+        self,
+        networks: npt.NDArray[np.integer],
+        values: Floats,
+        pairs: Sequence[PairEffects] = (),
+    ) -> Floats:
+        """Sum of the chosen blocks' values and pairs' entries, a chunk at a time so that it stays
+        in the cache."""
         result = np.empty(len(networks))
         nodes = [
             values[a:b]
@@ -228,6 +288,10 @@ class BlockTable:
             total = nodes[0].take(part[:, 0])
             for node, own in enumerate(nodes[1:], start=1):
                 total += own.take(part[:, node])
+            for pair in pairs:
+                # intp before multiplying: networks may be bytes
+                row = part[:, pair.first].astype(np.intp) * pair.effects.shape[1]
+                total += pair.effects.ravel().take(row + part[:, pair.second])
             result[start : start + _CHUNK] = total
         return result
 
@@ -253,27 +317,39 @@ class BlockTable:
         return cls._from_record(check_header(value, TABLE_FORMAT, TABLE_VERSION, where))
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON form; effects, spread and contexts are lists of one list a node."""
+        """The JSON form; effects, spread and contexts are lists of one list a node, and pairs name
+        their nodes."""
         return {
             "format": TABLE_FORMAT,
             "version": TABLE_VERSION,
             "mathnas": __version__,
             "space": self.space.to_dict(),
             "reference": list(self.space.block_names(self.reference)),
-            "metrics": [
-                {
-                    **column.metric.to_dict(),
-                    "form": column.form.value,
-                    "base": column.base,
-                    "effects": self._by_node(column.effects),
-                    "spread": self._by_node(column.spread),
-                    "contexts": self._by_node(column.contexts),
-                    "conditions": dict(column.conditions),
-                }
-                for column in self.columns.values()
-            ],
+            "metrics": [self._column_record(column) for column in self.columns.values()],
             "provenance": self.provenance,
         }
+
+    def _column_record(self, column: BlockEffects) -> dict[str, object]:
+        record: dict[str, object] = {
+            **column.metric.to_dict(),
+            "form": column.form.value,
+            "power": column.power,
+            "base": column.base,
+            "effects": self._by_node(column.effects),
+            "spread": self._by_node(column.spread),
+            "contexts": self._by_node(column.contexts),
+            "conditions": dict(column.conditions),
+        }
+        if column.pairs:
+            record["pairs"] = [
+                {
+                    "first": self.space.nodes[pair.first].name,
+                    "second": self.space.nodes[pair.second].name,
+                    "effects": pair.effects.tolist(),
+                }
+                for pair in column.pairs
+            ]
+        return record
 
     @classmethod
     def _from_record(cls, record: Record) -> BlockTable:
@@ -294,6 +370,8 @@ class BlockTable:
                 _flat(item, "contexts", space),
                 form,
                 item.get("conditions", dict, {}),
+                item.get("power", float, 1.0),
+                _pairs(item, space),
             )
         return cls(
             space, record.get("reference", list), columns, record.get("provenance", dict, {})
@@ -318,13 +396,36 @@ class BlockTable:
                 f"effects and base are finite, but those of {name} are not: fit the table again."
             )
         check_form(self.space, column.form, name)
+        self._check_pairs(name, column.pairs)
+
+    def _check_pairs(self, name: str, pairs: Sequence[PairEffects]) -> None:
+        seen: set[tuple[int, int]] = set()
+        for pair in pairs:
+            if pair.second >= self.space.num_nodes:
+                raise InvalidInputError(
+                    f"nodes of {self.space.name} go from 0 to {self.space.num_nodes - 1}, but a "
+                    f"pair of {name} is about nodes {pair.first} and {pair.second}."
+                )
+            sizes = (self.space.sizes[pair.first], self.space.sizes[pair.second])
+            if pair.effects.shape != sizes:
+                raise InvalidInputError(
+                    f"the effects of nodes {pair.first} and {pair.second} on {name} have the shape "
+                    f"{sizes}, one entry for each two blocks, but got {pair.effects.shape}."
+                )
+            if (pair.first, pair.second) in seen:
+                raise InvalidInputError(
+                    f"two nodes have one matrix of effects on {name}, but nodes {pair.first} and "
+                    f"{pair.second} have several: add them up."
+                )
+            seen.add((pair.first, pair.second))
 
     # ---- showing ----------------------------------------------------------------------------
 
     def __str__(self) -> str:
         lines = [f"Block table of {self.space.name}, effects relative to the reference network"]
         for name, column in self.columns.items():
-            lines.append(f"\n{name}: reference {column.metric.format(column.base)}")
+            reference = column.metric.format(self.exact(self.reference, name))
+            lines.append(f"\n{name}: reference {reference}")
             for node, start in zip(self.space.nodes, self.space.offsets, strict=False):
                 shown = [
                     f"{block.name} {column.effects[start + i]:+.4g}"
@@ -332,6 +433,10 @@ class BlockTable:
                 ]
                 more = ", ..." if len(node.blocks) > 12 else ""
                 lines.append(f"  {node.name}: {', '.join(shown)}{more}")
+            for pair in column.pairs:
+                one, other = self.space.nodes[pair.first].name, self.space.nodes[pair.second].name
+                most = float(np.abs(pair.effects).max())
+                lines.append(f"  {one} with {other}: at most {most:.4g} either way")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -409,3 +514,25 @@ def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value is None
     return abs(value) <= sys.float_info.max
+
+
+def _pairs(record: Record, space: SearchSpace) -> tuple[PairEffects, ...]:
+    if "pairs" not in record:
+        return ()
+    index = {node.name: i for i, node in enumerate(space.nodes)}
+    found = []
+    for where, entry in record.items("pairs"):
+        item = Record(entry, where)
+        names = (item.get("first", str), item.get("second", str))
+        for name in names:
+            if name not in index:
+                raise InvalidInputError(f"{where}: there is no node {name!r} in {space.name}.")
+        rows = item.get("effects", list)
+        try:
+            effects = np.array(rows, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise FileFormatError(
+                f"{where}.effects: expected one list of numbers for each block of the first node."
+            ) from error
+        found.append(PairEffects(index[names[0]], index[names[1]], effects))
+    return tuple(found)

@@ -20,12 +20,13 @@ FLOW: dict[str, tuple[str, ...]] = {
     "errors": (),
     "_version": (),
     "_records": ("errors",),
+    "_progress": (),
     "metrics": ("errors",),
     "space": ("errors", "_records"),
     "sampling": ("errors", "space"),
     "evaluation": ("errors", "metrics", "space"),
     "table": ("errors", "_records", "_version", "metrics", "space"),
-    "search": ("errors", "metrics", "space", "table"),
+    "search": ("errors", "_progress", "metrics", "space", "table"),
 }
 DOWNSTREAM = {"spaces", "datasets", "nets", "training", "devices", "demo", "cli", "report"}
 CORE = {*FLOW, "fitting", "study", "runner"}

@@ -36,9 +36,9 @@ from mathnas import (
     Status,
     search,
 )
-from mathnas.search import EnumerationSolver, Program, Solution
+from mathnas.search import EnumerationSolver, Program, Solution, kernel_is_available
 
-SOLVERS = ["enumeration", "numpy"]
+SOLVERS = ["enumeration", "numpy", *(["kernel"] if kernel_is_available() else [])]
 
 
 def check_answer(
@@ -231,14 +231,15 @@ def test_a_limit_a_hair_below_the_use_is_met_exactly(solver: str, exponent: int)
         assert second.value <= first.value
 
 
+@pytest.mark.parametrize("solver", SOLVERS[1:])
 @pytest.mark.parametrize("exponent", range(6, 13))
-def test_limits_are_met_exactly_in_spaces_too_large_to_list(exponent: int) -> None:
+def test_limits_are_met_exactly_in_spaces_too_large_to_list(solver: str, exponent: int) -> None:
     table = realistic_table([9] * 20, seed=exponent, form=Form.SPACE_MEAN)
     limits = [limit_at(table, "latency_ms", 0.3), limit_at(table, "energy_mj", 0.3)]
     for _ in range(3):
-        answer = search(table, maximize="accuracy", limits=limits)
+        answer = search(table, maximize="accuracy", limits=limits, solver=solver)
         assert isinstance(answer, Answer)
-        assert answer.solver == "numpy"
+        assert answer.solver == solver
         for use in answer.limits:
             assert table.exact(answer.network, use.limit.metric.name) <= use.limit.value
         limits = [
@@ -366,8 +367,8 @@ def test_a_time_limit_gives_a_network_with_a_true_bound(
     assert best.status is Status.OPTIMAL
     assert [use.binds for use in best.limits] == [True, True]
     statuses = set()
-    for seconds in (0.02, 0.05, 0.1, 0.2):
-        answer = search(ties, maximize="accuracy", limits=tight, time_limit=seconds)
+    for seconds in (0.005, 0.02, 0.05, 0.1):
+        answer = search(ties, maximize="accuracy", limits=tight, time_limit=seconds, solver="numpy")
         if isinstance(answer, Infeasible):
             assert answer.status is Status.UNKNOWN
             continue
@@ -475,9 +476,11 @@ def test_any_metric_may_be_optimised_either_way() -> None:
     assert (slowest.network, fastest.network) == ((0,), (2,))
 
 
-def test_small_spaces_are_enumerated_and_large_ones_are_not() -> None:
+def test_auto_takes_the_kernel_and_else_enumerates_small_spaces() -> None:
     small, large = realistic_table([5] * 4, 0), realistic_table([5] * 12, 0)
-    for table, expected in ((small, "enumeration"), (large, "numpy")):
+    compiled = kernel_is_available()
+    for table, otherwise in ((small, "enumeration"), (large, "numpy")):
+        expected = "kernel" if compiled else otherwise
         answer = search(table)
         assert isinstance(answer, Answer)
         assert answer.solver == expected
@@ -488,7 +491,7 @@ def test_small_spaces_are_enumerated_and_large_ones_are_not() -> None:
     [
         ({"maximize": "accuracy", "minimize": "latency_ms"}, "turn one of them into a limit"),
         ({"maximize": "energy_mj"}, "no metric 'energy_mj'; it has accuracy, latency_ms"),
-        ({"solver": "gurobi"}, "a solver is one of auto, enumeration, numpy"),
+        ({"solver": "gurobi"}, "a solver is one of auto, enumeration, kernel, numpy"),
         ({"time_limit": 0}, "positive seconds"),
         ({"time_limit": math.nan}, "positive seconds"),
     ],
@@ -507,7 +510,7 @@ def test_an_objective_is_asked_for_where_it_is_not_clear() -> None:
 
 def test_enumeration_of_a_large_space_is_refused_with_the_other_solver_named() -> None:
     table = realistic_table([9] * 20, 0)
-    with pytest.raises(InvalidInputError, match="solver='numpy'"):
+    with pytest.raises(InvalidInputError, match="solver='auto'"):
         search(table, solver="enumeration")
 
 

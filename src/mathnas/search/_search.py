@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import Direction
 from mathnas.search.answer import Answer, Conflict, Infeasible, LimitUse
+from mathnas.search.chain import ChainSolver, is_chain
+from mathnas.search.compiled import KernelSolver, kernel_is_available
 from mathnas.search.enumeration import MOST_NETWORKS, EnumerationSolver
+from mathnas.search.highs import HighsSolver
 from mathnas.search.limits import Limit, Limits, read_limits
 from mathnas.search.program import Program
-from mathnas.search.solver import Solution, Solver, Status
+from mathnas.search.rules import Rule
+from mathnas.search.solver import Solution, Solver, Status, check_time_limit
 from mathnas.search.vectorised import VectorisedSolver
+from mathnas.search.verification import verify as compare
+from mathnas.space import Network
 from mathnas.table import BlockTable
 
 _ENUMERATED_BY_DEFAULT = 200_000
-_Clock = Callable[[], "float | None"]  # the seconds that are left; None for as long as it takes
+Clock = Callable[[], "float | None"]  # the seconds that are left; None for as long as it takes
 _SOLVERS: dict[str, type[Solver]] = {
     "enumeration": EnumerationSolver,
+    "kernel": KernelSolver,
     "numpy": VectorisedSolver,
+    "chain": ChainSolver,
+    "highs": HighsSolver,
 }
 
 
@@ -30,8 +40,10 @@ def search(
     maximize: str | None = None,
     minimize: str | None = None,
     limits: Limits = None,
+    rules: Sequence[Rule] = (),
     solver: str | Solver = "auto",
     time_limit: float | None = None,
+    verify: bool = False,
 ) -> Answer | Infeasible:
     """The best predicted network under limits (Eq. 6 of the paper), with proof.
 
@@ -40,29 +52,34 @@ def search(
         maximize, minimize: the metric to optimise; by default the one metric of the table of which
             more is better.
         limits: see `read_limits`.
-        solver: ``auto``, ``enumeration`` (up to two million networks), ``numpy``, or a `Solver`.
+        rules: on combinations of blocks; see `mathnas.search.rules`.
+        solver: ``auto``, ``enumeration`` (up to two million networks), ``kernel`` (compiled),
+            ``numpy``, ``chain`` (where only neighbours interact), ``highs`` (needs the extra
+            ``highs``), or a `Solver`; see `solver_for`.
         time_limit: seconds; where it comes first, the answer's status is FEASIBLE with a gap, or
             nothing was found (`Infeasible` with status UNKNOWN).
+        verify: whether to solve a second time with another solver, which has `time_limit` for
+            itself; the answer's `verified_by` names it.
 
     Returns:
         An `Answer`, or an `Infeasible` (false in a condition) that says why.
 
     Raises:
-        InvalidInputError: a metric, limit or solver is unknown, or a space is too large for the
+        InvalidInputError: a metric, limit or solver is unknown, or the program is not one for the
             solver that was named.
+        MissingExtraError: the solver that was named, or that is needed, is not installed.
+        VerificationError: two solvers contradict each other.
 
     Example:
         >>> import mathnas as mn
         >>> blocks = (mn.Block("small", macs=1), mn.Block("large", macs=3))
         >>> space = mn.SearchSpace([mn.BlockNode("a", blocks), mn.BlockNode("b", blocks)])
         >>> table = mn.BlockTable(space, (0, 0), {})
-        >>> mn.search(table, maximize="macs", limits={"macs": 4}).network
-        (0, 1)
+        >>> mn.search(table, maximize="macs", limits={"macs": 4}).value
+        4.0
     """
-    objective, upwards = _objective(table, maximize, minimize)
-    if time_limit is not None and not time_limit > 0:
-        raise InvalidInputError(f"a time limit is positive seconds, but got {time_limit}.")
-    program = Program(table, objective, upwards, read_limits(limits, table))
+    check_time_limit(time_limit)
+    program = program_for(table, maximize, minimize, limits, rules)
     chosen = solver_for(program, solver)
     start = time.perf_counter()
 
@@ -72,31 +89,67 @@ def search(
         return max(1e-3, time_limit - (time.perf_counter() - start))
 
     solution = chosen.solve(program, time_limit=time_limit)
+    verified_by = _verified(program, solution, time_limit) if verify else None
     if not solution.networks:
-        return _infeasible(program, solution, chosen, left)
-    return _answer(program, solution, chosen, left)
+        return replace(infeasible_of(program, solution, chosen, left), verified_by=verified_by)
+    answer = answer_of(program, solution.networks[0], solution, chosen, left)
+    return replace(answer, verified_by=verified_by)
+
+
+def _verified(program: Program, solution: Solution, time_limit: float | None) -> str | None:
+    """The solver that confirms a solution, or None where the time was too short for that."""
+    name, confirmed = compare(program, solution, time_limit)
+    return name if confirmed else None
+
+
+def program_for(
+    table: BlockTable,
+    maximize: str | None,
+    minimize: str | None,
+    limits: Limits,
+    rules: Sequence[Rule],
+) -> Program:
+    """The program of a search; see `search` for the arguments and errors."""
+    objective, upwards = _objective(table, maximize, minimize)
+    return Program(table, objective, upwards, read_limits(limits, table), rules)
 
 
 def solver_for(program: Program, solver: str | Solver) -> Solver:
-    """The solver that a name stands for; ``auto`` enumerates small spaces.
+    """The solver that a name stands for.
+
+    ``auto`` is the compiled solver where it is installed, else enumeration up to 200,000 networks,
+    else numpy. Where neighbouring nodes interact, it is enumeration up to 200,000 networks, else
+    the solver for chains; where others do, enumeration up to two million networks, else HiGHS.
 
     Raises:
         InvalidInputError: the name is unknown, or the space is too large to enumerate.
+        MissingExtraError: the solver is not installed.
     """
     if not isinstance(solver, str):
         return solver
     if solver == "auto":
-        small = program.space.num_networks <= _ENUMERATED_BY_DEFAULT
-        return EnumerationSolver() if small else VectorisedSolver()
+        return _automatic(program)
     if solver not in _SOLVERS:
         known = ", ".join(["auto", *_SOLVERS])
         raise InvalidInputError(f"a solver is one of {known}, but got {solver!r}.")
     if solver == "enumeration" and program.space.num_networks > MOST_NETWORKS:
         raise InvalidInputError(
             f"enumeration is for up to {MOST_NETWORKS} networks, but {program.space!r} has more: "
-            "use solver='numpy'."
+            "use solver='auto'."
         )
     return _SOLVERS[solver]()
+
+
+def _automatic(program: Program) -> Solver:
+    networks = program.space.num_networks
+    if program.has_pairs:
+        chain = is_chain(program) and program.power in (0.0, 1.0)
+        if networks <= (_ENUMERATED_BY_DEFAULT if chain else MOST_NETWORKS):
+            return EnumerationSolver()
+        return ChainSolver() if chain else HighsSolver()
+    if kernel_is_available():
+        return KernelSolver()
+    return EnumerationSolver() if networks <= _ENUMERATED_BY_DEFAULT else VectorisedSolver()
 
 
 def _objective(table: BlockTable, maximize: str | None, minimize: str | None) -> tuple[str, bool]:
@@ -118,8 +171,25 @@ def _objective(table: BlockTable, maximize: str | None, minimize: str | None) ->
     return good[0], True
 
 
-def _answer(program: Program, solution: Solution, solver: Solver, left: _Clock) -> Answer:
-    table, network = program.table, solution.networks[0]
+def answer_of(
+    program: Program,
+    network: Network,
+    solution: Solution,
+    solver: Solver,
+    left: Clock | None,
+    *,
+    rank: int = 1,
+    least_changes: int = 0,
+) -> Answer:
+    """The answer that a network of a solution is.
+
+    Args:
+        left: the time for settling which limits bind; None leaves that open.
+        rank: 1 for the best network, 2 for the second best, ...
+        least_changes: in how many nodes it has to differ from all that are ranked before it, where
+            the program has rules for that.
+    """
+    table = program.table
     value = table.exact(network, program.objective.name)
     column = table.column(program.objective.name)
     bound = value
@@ -131,7 +201,7 @@ def _answer(program: Program, solution: Solution, solver: Solver, left: _Clock) 
         LimitUse(
             limit,
             table.exact(network, limit.metric.name),
-            _binds(program, limit, value, solver, left, solution.seconds),
+            None if left is None else _binds(program, limit, network, solver, left, solution),
         )
         for limit in program.limits
     )
@@ -144,46 +214,65 @@ def _answer(program: Program, solution: Solution, solver: Solver, left: _Clock) 
         solution.status,
         bound,
         abs(bound - value),
-        _guarantee(program, solution, abs(bound - value)),
+        _guarantee(program, solution, abs(bound - value), rank, least_changes),
         uses,
         solution.seconds,
         solution.solver,
+        rank=rank,
     )
 
 
+def least_gain(program: Program, response: float) -> float:
+    """A smaller difference of responses is within the guarantee of a solve, or rounding."""
+    return 1e-9 * program.span + 4 * math.ulp(response)
+
+
 def _binds(
-    program: Program, limit: Limit, value: float, solver: Solver, left: _Clock, seconds: float
+    program: Program,
+    limit: Limit,
+    network: Network,
+    solver: Solver,
+    left: Clock,
+    solution: Solution,
 ) -> bool | None:
     """Whether the optimum is better without the limit: another solve.
 
     One better network settles it, and is often found long before the best one is proven: so the
     first try is short.
     """
-    relaxed = program.without(limit)
-    # less than this is within the guarantee of a solve, or the rounding of a value
-    least = 1e-9 * program.span + 4 * math.ulp(value)
-    for most in (max(0.1, 2 * seconds), math.inf):
+    relaxed, name = program.without(limit), program.objective.name
+    value = program.table.response(network, name)
+    for most in (max(0.1, 2 * solution.seconds), math.inf):
         rest = left()
         most = most if rest is None else min(most, rest)
-        solution = solver.solve(relaxed, time_limit=most if math.isfinite(most) else None)
-        for network in solution.networks[:1]:
-            other = program.table.exact(network, program.objective.name)
-            if (other - value if program.maximize else value - other) > least:
+        free = solver.solve(relaxed, time_limit=most if math.isfinite(most) else None)
+        for better in free.networks[:1]:
+            gain = program.table.response(better, name) - value
+            if (gain if program.maximize else -gain) > least_gain(program, value):
                 return True
-        if solution.status is Status.OPTIMAL:
+        if free.status is Status.OPTIMAL:
             return False
     return None
 
 
-def _guarantee(program: Program, solution: Solution, gap: float) -> str:
+def _guarantee(
+    program: Program, solution: Solution, gap: float, rank: int, least_changes: int
+) -> str:
     count = program.space.num_networks
     networks = f"{count:,}" if count < 10**9 else f"10^{len(str(count)) - 1} or more"
     better = "higher" if program.maximize else "lower"
-    under = " that meets the limits" if program.limits else ""
+    apart = rank - 1 if least_changes else 0  # rules, one for each answer before
+    kept = ["limits"] * bool(program.limits) + ["rules"] * bool(len(program.rules) > apart)
+    conditions = [f"meets the {' and '.join(kept)}"] * bool(kept)
+    if apart:
+        conditions.append(f"differs in {least_changes} or more nodes from each one before")
+    under = f" that {' and '.join(conditions)}" if conditions else ""
     name, seconds = program.objective.name, f"{1000 * solution.seconds:.2f} ms, {solution.solver}"
     if solution.status is Status.OPTIMAL:
+        before = rank - 1 - apart
+        none = f"none{under} has" if not before else f"only {before}{under} may have"
         return (
-            f"optimal: of {networks} networks, none{under} has a {better} predicted {name}, "
+            f"optimal: of {networks} networks, {none} a {better} predicted {name}, "
             f"within 1e-9 of its range ({seconds})"
         )
     known = math.isfinite(gap)
@@ -191,10 +280,13 @@ def _guarantee(program: Program, solution: Solution, gap: float) -> str:
     return f"not proven optimal in the time: a network{under} could be predicted {most} ({seconds})"
 
 
-def _infeasible(program: Program, solution: Solution, solver: Solver, left: _Clock) -> Infeasible:
-    """Why there is no network: the limits that cannot hold alone, else each under the others."""
+def infeasible_of(program: Program, solution: Solution, solver: Solver, left: Clock) -> Infeasible:
+    """Why there is no network: the rules, the limits that cannot hold alone, else each limit under
+    the others."""
     conflicts: list[Conflict | None] = []
-    if solution.status is Status.INFEASIBLE:
+    proven = solution.status is Status.INFEASIBLE
+    rules_conflict = proven and _rules_exclude_all(program, solver, left)
+    if proven and not rules_conflict:
         limits = program.limits
         conflicts = [
             _conflict(program, limit, (), solver, left)
@@ -210,22 +302,32 @@ def _infeasible(program: Program, solution: Solution, solver: Solver, left: _Clo
         tuple(conflict for conflict in conflicts if conflict is not None),
         solution.seconds,
         solution.solver,
+        rules=program.rules,
+        rules_conflict=rules_conflict,
     )
 
 
-def _excludes_all(program: Program, limit: Limit, solver: Solver, left: _Clock) -> bool:
+def _rules_exclude_all(program: Program, solver: Solver, left: Clock) -> bool:
+    """Whether it is proven that no network keeps the rules, whatever the limits."""
+    if not program.rules:
+        return False
+    alone = program.with_limits(())
+    return solver.solve(alone, time_limit=left()).status is Status.INFEASIBLE
+
+
+def _excludes_all(program: Program, limit: Limit, solver: Solver, left: Clock) -> bool:
     """Whether it is proven that no network meets this limit, even alone."""
-    alone = Program(program.table, program.objective.name, program.maximize, (limit,))
+    alone = program.with_limits((limit,))
     return solver.solve(alone, time_limit=left()).status is Status.INFEASIBLE
 
 
 def _conflict(
-    program: Program, limit: Limit, others: tuple[Limit, ...], solver: Solver, left: _Clock
+    program: Program, limit: Limit, others: tuple[Limit, ...], solver: Solver, left: Clock
 ) -> Conflict | None:
     """How close the limited metric can come to its limit under other limits; None where the time
     limit came before that was proven."""
     name = limit.metric.name
-    extreme = Program(program.table, name, limit.sense == ">=", others)
+    extreme = program.optimizing(name, limit.sense == ">=", others)
     solution = solver.solve(extreme, time_limit=left())
     if solution.status is Status.OPTIMAL:
         return Conflict(limit, others, program.table.exact(solution.networks[0], name))

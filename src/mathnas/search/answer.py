@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mathnas.metrics import Metric
 from mathnas.search.limits import Limit
+from mathnas.search.rules import Rule
 from mathnas.search.solver import Status
 from mathnas.space import Network, network_text
 from mathnas.table import Prediction
@@ -46,13 +47,16 @@ class Answer:
         objective: the optimised metric.
         maximize: whether more of it was wanted.
         status: OPTIMAL, or FEASIBLE where the time limit came first.
-        bound: no network that meets the limits is predicted better than this, in the objective's
-            unit.
+        bound: no network that meets the limits, but for those ranked before, is predicted better
+            than this, in the objective's unit.
         gap: distance of `bound` from the answer's value, in the objective's unit; 0 when optimal.
         guarantee: what is proven, in words.
         limits: the limits and which of them bind.
         seconds: time of the solve.
         solver: which solver gave it.
+        verified_by: the solver that came to the same optimum; None where none was asked, or where
+            the time limit came before both had proven theirs.
+        rank: 1 for the best network; above, its place among several (see `k_best`).
     """
 
     network: Network
@@ -67,6 +71,8 @@ class Answer:
     limits: tuple[LimitUse, ...]
     seconds: float
     solver: str
+    verified_by: str | None = None
+    rank: int = 1
 
     def __bool__(self) -> bool:
         return True
@@ -80,6 +86,7 @@ class Answer:
         """For JSON; a bound and gap that are not known are None."""
         return {
             "status": self.status.value,
+            "rank": self.rank,
             "network": list(self.network),
             "blocks": dict(self.blocks),
             "objective": self.objective.name,
@@ -99,6 +106,7 @@ class Answer:
             ],
             "seconds": self.seconds,
             "solver": self.solver,
+            "verified_by": self.verified_by,
         }
 
     def __str__(self) -> str:
@@ -108,6 +116,8 @@ class Answer:
         lines += [f"  limit {use.limit}: {_use_text(use)}" for use in self.limits]
         lines += [f"  {node:{width}}  {block}" for node, block in self.blocks.items()]
         lines.append(f"  {self.guarantee}")
+        if self.verified_by is not None:
+            lines.append(f"  verified: {self.verified_by} comes to the same optimum")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -128,7 +138,9 @@ class Answer:
     def _headline(self) -> str:
         verb = "highest" if self.maximize else "lowest"
         kind = f"proven {verb}" if self.status is Status.OPTIMAL else f"{verb} found so far"
-        return f"{kind} predicted {self.objective.name}: {self.objective.format(self.value)}"
+        first, rest = ("", "") if self.rank == 1 else (f"no. {self.rank}: ", " among the rest")
+        value = self.objective.format(self.value)
+        return f"{first}{kind} predicted {self.objective.name}{rest}: {value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +182,14 @@ class Infeasible:
     Attributes:
         status: INFEASIBLE (proven) or UNKNOWN (the time limit came first).
         limits: as given.
+        rules: as given.
+        rules_conflict: whether it is proven that no network keeps the rules, whatever the limits.
         conflicts: why there is none, one entry for each limit that cannot be met; fewer, or none,
-            where the time limit came before that was settled.
+            where the time limit came before that was settled, or where the rules are to blame.
         seconds: time of the solve.
         solver: which solver proved it.
+        verified_by: the solver that proved the same; None where none was asked, or where the time
+            limit came first.
     """
 
     status: Status
@@ -181,6 +197,9 @@ class Infeasible:
     conflicts: tuple[Conflict, ...]
     seconds: float
     solver: str
+    verified_by: str | None = None
+    rules: tuple[Rule, ...] = ()
+    rules_conflict: bool = False
 
     def __bool__(self) -> bool:
         return False
@@ -190,6 +209,8 @@ class Infeasible:
         """The conflicts as sentences, or what to do where nothing is proven."""
         if self.status is Status.UNKNOWN:
             return ("give more time (time_limit), or loosen a limit.",)
+        if self.rules_conflict:
+            return (f"no network keeps the rules, whatever the limits: {self._rules()}.",)
         if not self.conflicts:
             return ("give more time (time_limit) to find out which limits are to blame.",)
         return tuple(map(str, self.conflicts))
@@ -207,17 +228,28 @@ class Infeasible:
                 }
                 for conflict in self.conflicts
             ],
+            "rules": [str(rule) for rule in self.rules],
+            "rules_conflict": self.rules_conflict,
             "reasons": list(self.reasons),
             "seconds": self.seconds,
             "solver": self.solver,
+            "verified_by": self.verified_by,
         }
 
     def __str__(self) -> str:
-        return "\n".join([self._headline(), *(f"  {reason}" for reason in self.reasons)])
+        lines = [self._headline(), *(f"  {reason}" for reason in self.reasons)]
+        if self.rules and not self.rules_conflict:
+            lines.append(f"  all this under the rules: {self._rules()}.")
+        if self.verified_by is not None:
+            lines.append(f"  verified: {self.verified_by} proves the same")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(reason)}</li>" for reason in self.reasons)
         return f"<p><b>{html.escape(self._headline())}</b></p><ul>{items}</ul>"
+
+    def _rules(self) -> str:
+        return "; ".join(map(str, self.rules))
 
     def _headline(self) -> str:
         if self.status is Status.UNKNOWN:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mathnas.metrics import Floats
-from mathnas.search.program import Program
+from mathnas.search.program import PairTerm, Program
 from mathnas.search.solver import Solution, Status
 from mathnas.space import Network
 
@@ -26,15 +26,16 @@ class EnumerationSolver:
     ) -> Solution:
         """See `Solver.solve`; the time limit is not needed: this takes milliseconds."""
         start = time.perf_counter()
-        objective = outer_sums(program, program.costs, 0.0)
+        objective = outer_sums(program, program.costs, 0.0, program.pairs)
         if program.power:
-            objective /= outer_sums(program, program.macs, program.fixed_macs)
+            macs = outer_sums(program, program.macs, program.fixed_macs)
+            objective /= macs if program.power == 1 else macs**program.power
         rows = program.rows
         near = np.zeros(len(objective), dtype=bool)
-        for weights, bound, tolerance in zip(
-            rows.weights, rows.bounds, rows.tolerance, strict=True
+        for weights, pairs, bound, tolerance in zip(
+            rows.weights, rows.pairs, rows.bounds, rows.tolerance, strict=True
         ):
-            used = outer_sums(program, weights, 0.0)
+            used = outer_sums(program, weights, 0.0, pairs)
             objective[used > bound + tolerance] = np.inf
             near |= np.abs(used - bound) <= tolerance
         found: list[Network] = []
@@ -56,11 +57,21 @@ class EnumerationSolver:
         )
 
 
-def outer_sums(program: Program, values: Floats, start: float) -> Floats:
-    """Sums of candidate values over every choice; the last program node varies fastest."""
+def outer_sums(
+    program: Program, values: Floats, start: float, pairs: Sequence[PairTerm] = ()
+) -> Floats:
+    """Sums of candidate values and pair terms over every choice; the last program node varies
+    fastest."""
+    sizes = np.diff(program.offsets).tolist()
     total = np.full(1, start)
-    for own in np.split(values, program.offsets[1:-1]):
+    for node, own in enumerate(np.split(values, program.offsets[1:-1])):
         total = np.add.outer(total, own).ravel()
+        for pair in pairs:
+            if pair.second == node:  # add where both nodes are axes of a view
+                view = total.reshape(
+                    -1, sizes[pair.first], math.prod(sizes[pair.first + 1 : node]), sizes[node]
+                )
+                view += pair.values[:, None, :]
     return total
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from mathnas.errors import InvalidInputError
 from mathnas.search.program import Program
 from mathnas.space import Network
 
@@ -60,3 +61,40 @@ class Solver(Protocol):
             time_limit: seconds; None for as long as it takes.
         """
         ...
+
+
+def check_time_limit(seconds: float | None) -> None:
+    """
+    Raises:
+        InvalidInputError: the time limit is not a positive number.
+    """
+    if seconds is not None and not seconds > 0:
+        raise InvalidInputError(f"a time limit is positive seconds, but got {seconds}.")
+
+
+def refuse_pairs(program: Program, name: str) -> None:
+    """For solvers that know sums over single nodes only.
+
+    Raises:
+        InvalidInputError: the program has pairwise terms.
+    """
+    if program.has_pairs:
+        raise InvalidInputError(
+            f"the solver {name!r} takes programs without pairwise effects, but nodes interact in "
+            "this one: use solver='auto', or 'enumeration', 'chain' or 'highs'."
+        )
+
+
+def refuse_powers(program: Program, name: str) -> None:
+    """For solvers whose objective is linear once a ratio to beat is given.
+
+    Raises:
+        InvalidInputError: the program's power is neither 0 nor 1.
+    """
+    if program.power not in (0.0, 1.0):
+        raise InvalidInputError(
+            f"the solver {name!r} takes objectives that are linear or divide by MACs themselves, "
+            f"but {program.objective.name} divides by MACs to the power {program.power:g}: use "
+            "solver='enumeration' for up to two million networks, solver='numpy' where no nodes "
+            "interact, or fit the metric in another form."
+        )

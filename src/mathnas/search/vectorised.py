@@ -1,16 +1,23 @@
 """Exact solution of programs of any size with numpy: bound, fix, enumerate what is left, branch.
 
 The program is ``min A(x) / F(x)^p`` with one candidate a node and ``W x <= b``. With u the lowest
-ratio known, a better choice has ``A - u F^p < 0``, which is linear in x for p = 0 and 1. (This is
-Dinkelbach's step; it happens inside the bound, where u falls whenever a better choice is met.)
+ratio known, a better choice has ``A - u F^p < 0``, which is linear in x for p = 0 and 1, and is
+bounded by a linear function for 0 < p < 1. (This is Dinkelbach's step; it happens inside the bound,
+where u falls whenever a better choice is met.)
 
-1. *Bound*: relax the limits with multipliers mu >= 0. Each node then takes its cheapest candidate;
+1. *Tighten*: a candidate that breaks a limit even with the lightest candidates elsewhere cannot be
+   feasible; where the bound alone does not settle the search, also for a weighted sum of limits.
+2. *Bound*: relax the limits with multipliers mu >= 0. Each node then takes its cheapest candidate;
    deflected Polyak subgradient steps improve mu. A bound of 0 or more proves u.
-2. *Fix*: a candidate whose reduced cost lifts the bound to 0 cannot be in a better choice; a
-   candidate that breaks a limit even with the lightest candidates elsewhere cannot be feasible.
-3. *Enumerate*: what is left is listed node by node, cut by reduced cost and by weight; a list that
+3. *Fix*: a candidate whose reduced cost lifts the bound to 0 cannot be in a better choice.
+4. *Enumerate*: what is left is listed node by node, cut by reduced cost and by weight; a list that
    grows too long is given up.
-4. *Branch* on a node whose candidates are nearly tied and differ much in weight.
+5. *Branch* on a node whose candidates are nearly tied and differ much in weight; for 0 < p < 1 on F
+   where the linear function is poor.
+
+Twin nodes (equal candidates) are interchangeable: where one answer is asked for, only one of the
+choices that differ in which twin takes which candidate is looked at. In tables that are rounded to
+a step, a better choice is better by a step.
 
 Guarantee: no feasible network is better by more than 1e-9 of the objective's span. Feasibility of
 what is returned is exact: sums close to a limit are decided by `Program.holds`.
@@ -20,22 +27,24 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from mathnas.metrics import Floats
+from mathnas.search._structure import structure_of
+from mathnas.search._vectorised_bound import Bound, Relaxation
+from mathnas.search._vectorised_box import Box, Mask, Terms
 from mathnas.search.program import Program
-from mathnas.search.solver import Solution, Status
+from mathnas.search.solver import Solution, Status, refuse_pairs
 from mathnas.space import Indices, Network
 
-_Mask = npt.NDArray[np.bool_]
-_PRUNE = 1e-11
-_ROOT_STEPS = 120
+_ROOT_STEPS = 60
 _NODE_STEPS = 15
 _ROUNDS = 5
 _LONGEST_LIST = 60_000
+_MOST_CHILDREN = 32  # candidates beyond share one last child
+_TIGHT = -0.05  # a weighted sum of limits with less room than this is worth tightening
 
 
 class VectorisedSolver:
@@ -46,7 +55,12 @@ class VectorisedSolver:
     def solve(
         self, program: Program, *, count: int = 1, time_limit: float | None = None
     ) -> Solution:
-        """See `Solver.solve`."""
+        """See `Solver.solve`.
+
+        Raises:
+            InvalidInputError: the program has pairwise terms.
+        """
+        refuse_pairs(program, self.name)
         return _Search(program, count, time_limit).run()
 
 
@@ -54,106 +68,46 @@ class _TimeUpError(Exception):
     """The time limit has come."""
 
 
-@dataclass
-class _Box:
-    """A part of the choices: candidates that are fixed, and the candidates of open nodes.
-
-    `bound` is a lower bound on the ratio of every choice in it.
-    """
-
-    fixed: Indices
-    open: list[Indices]
-    multipliers: Floats
-    bound: float
-    depth: int
-
-    def settle(self) -> None:
-        """Move nodes with a single candidate to the fixed ones."""
-        single = [candidates for candidates in self.open if len(candidates) == 1]
-        if single:
-            self.fixed = np.concatenate([self.fixed, *single])
-            self.open = [candidates for candidates in self.open if len(candidates) > 1]
-
-
-@dataclass
-class _Grid:
-    """The open nodes of a box as rectangles (nodes x most candidates), padded where `real` is
-    False."""
-
-    ids: Indices
-    real: _Mask
-    costs: Floats
-    macs: Floats
-    weights: Floats
-
-    def keep(self, mask: _Mask) -> list[Indices]:
-        return [ids[keep] for ids, keep in zip(self.ids, mask & self.real, strict=True)]
-
-
-@dataclass
-class _Bound:
-    """The best Lagrangian bound of a box on A - u F^p, and what goes with it."""
-
-    value: float
-    reduced: Floats  # per grid cell; infinite where padded
-    choice: Indices  # the choice that attains it
-
-
 class _Search:
     """One solve."""
 
     def __init__(self, program: Program, count: int, time_limit: float | None) -> None:
-        self.program = program
-        self.power = program.power
-        self.count = count
         self.start = time.perf_counter()
         self.deadline = math.inf if time_limit is None else self.start + time_limit
-        # scale costs and MACs to about 1, so that one tolerance serves every table
-        self.cost_unit = float(np.abs(program.costs).max()) or 1.0
-        self.mac_unit = 1.0
-        if self.power:
-            starts = program.offsets[:-1]
-            self.mac_unit = float(np.maximum.reduceat(program.macs, starts).sum())
-            self.mac_unit = self.mac_unit + program.fixed_macs or 1.0
-        self.costs = program.costs / self.cost_unit
-        self.macs = program.macs / self.mac_unit
-        self.fixed_macs = program.fixed_macs / self.mac_unit
-        rows = program.rows
-        self.weights = rows.weights
-        # prune with the tolerance, accept by exact arithmetic
-        self.bounds = rows.bounds + rows.tolerance
-        self.surely = rows.bounds - rows.tolerance
+        self.program = program
+        self.count = count
+        structure = structure_of(program)
+        self.twins = structure.twins
+        self.has_twins = count == 1 and len(np.unique(self.twins)) < len(self.twins)
+        self.terms = Terms(program, structure)
+        self.relaxation = Relaxation(self.terms, self._offer, self._tick)
         self.node_of = np.repeat(np.arange(program.num_nodes), np.diff(program.offsets))
-        self.epsilon = _PRUNE * max(1, program.num_nodes)
         self.found: dict[Network, tuple[float, Indices]] = {}
-        self.ratio = self._worst_ratio()
+        self.rejected: set[Network] = set()
+        self.ratio: float = self.terms.worst
+        self.share: Floats | None = None  # of each limit in the sum that excludes most
         self.counts = {"boxes": 0, "listed": 0}
 
     def run(self) -> Solution:
-        program = self.program
-        unit = self.cost_unit / self.mac_unit**self.power
-        nodes = np.split(np.arange(len(self.costs)), program.offsets[1:-1])
-        lowest = program.lowest / unit
-        root = _Box(np.zeros(0, np.intp), nodes, np.zeros(len(self.bounds)), lowest, 0)
-        stack = [root]
-        box = root
+        program, unit = self.program, self.terms.unit
+        box = Box.whole(program, self.terms, program.lowest / unit)
+        stack = [box]
         status = Status.OPTIMAL
         try:
             while stack:
                 box = stack.pop()
-                if box.bound < self.ratio:
+                if box.bound < self.ratio - (0.0 if program.power else self.terms.cut):
+                    self._tick()
                     stack.extend(reversed(self._explore(box)))
         except _TimeUpError:
             stack.append(box)
             status = Status.FEASIBLE if self.found else Status.UNKNOWN
         ordered = sorted(self.found.items(), key=lambda item: item[1][0])
-        best = ordered[0][1][0] if ordered else math.inf
+        bound = ordered[0][1][0] if ordered else math.inf
         if status is Status.OPTIMAL:
-            bound = best
-            if not ordered:
-                status = Status.INFEASIBLE
+            status = Status.OPTIMAL if ordered else Status.INFEASIBLE
         else:
-            bound = min([best, *(left.bound for left in stack)])
+            bound = min([bound, *(left.bound for left in stack)])
         return Solution(
             status,
             [network for network, _ in ordered],
@@ -165,318 +119,311 @@ class _Search:
 
     # ---- what is known ----------------------------------------------------------------------
 
-    def _worst_ratio(self) -> float:
-        """A ratio clearly above that of every choice, so that none is pruned as not better."""
-        starts = self.program.offsets[:-1]
-        worst = float(np.maximum.reduceat(self.costs, starts).sum())
-        low, high = (
-            (self.fixed_macs + float(pick.reduceat(self.macs, starts).sum())) ** self.power
-            for pick in (np.minimum, np.maximum)
-        )
-        return worst / (low if worst > 0 else high) + 1e-3 / low
+    def _tick(self) -> None:
+        if time.perf_counter() > self.deadline:
+            raise _TimeUpError
 
-    def _offer(self, choice: Indices) -> None:
-        """Take a choice if it is better than the `count` best known, and feasible."""
-        ordered = np.sort(choice)
-        macs = self.fixed_macs + float(self.macs[ordered].sum())
-        ratio = float(self.costs[ordered].sum()) / macs**self.power
-        if ratio >= self.ratio:
-            return
-        used = self.weights[:, ordered].sum(axis=1)
-        if (used > self.bounds).any():
-            return
-        network = self.program.network(ordered)
-        if network in self.found:
-            return
-        if (used > self.surely).any() and not self.program.holds(network):
-            return
-        self.found[network] = (ratio, ordered)
+    def _offer(self, choice: Indices) -> float:
+        """Take a choice if it is better than the `count` best known, and feasible; the ratio to
+        beat."""
+        terms = self.terms
+        sums = terms.values.take(choice, axis=1).sum(axis=1)
+        ratio = float(sums[0]) / (terms.fixed_macs + float(sums[1])) ** terms.power
+        used = sums[2 : 2 + terms.limits]
+        if ratio >= self.ratio or (used > terms.bounds[: terms.limits]).any():
+            return self.ratio
+        network = self.program.network(choice)
+        if network in self.found or network in self.rejected:
+            return self.ratio
+        if (used > terms.surely[: terms.limits]).any() and not self.program.holds(network):
+            self.rejected.add(network)
+            return self.ratio
+        self.found[network] = (ratio, choice)
         if len(self.found) > self.count:
             self.found.pop(max(self.found, key=lambda known: self.found[known][0]))
         if len(self.found) == self.count:
             self.ratio = min(self.ratio, max(known for known, _ in self.found.values()))
-
-    def _linear(self) -> tuple[float, float]:
-        """A - u F^p as (constant, factor of F), exact for p = 0 and 1."""
-        return (0.0, -self.ratio) if self.power else (-self.ratio, 0.0)
+        return self.ratio
 
     # ---- one box ----------------------------------------------------------------------------
 
-    def _explore(self, box: _Box) -> list[_Box]:
+    def _explore(self, box: Box) -> list[Box]:
         """Settle a box, or return the boxes that it falls into, the most promising first."""
         self.counts["boxes"] += 1
-        bound: _Bound | None = None
-        grid: _Grid | None = None
+        if self.share is not None and not self._tighten_together(box, 12):
+            return []
         for turn in range(_ROUNDS):
-            if time.perf_counter() > self.deadline:
-                raise _TimeUpError
-            grid = self._tighten(box)
-            if grid is None:
+            if not box.tighten():
+                return []
+            if not len(box.nodes):
+                self._offer(box.choice)
                 return []
             before = self.ratio
-            bound = self._bound(box, grid)
-            if box.depth == 0 and turn == 0:
-                self._warm_start(np.concatenate([box.fixed, bound.choice]))
-                bound = self._reduced(box, grid)
-            if bound.value >= -self.epsilon:
+            self.relaxation.improve(box, before, _NODE_STEPS if box.depth else _ROOT_STEPS)
+            bound = self.relaxation.bound(box, self.ratio)
+            if not box.depth and not turn:
+                self._warm_start(box.completed(bound.picked))
+                bound = self.relaxation.bound(box, self.ratio)
+            if bound.value >= -self.terms.cut:
                 return []
-            box.bound = max(box.bound, self._as_ratio(box, grid, bound.value))
-            kept = grid.real & (bound.reduced + bound.value <= self.epsilon)
-            box.open = grid.keep(kept)
-            if kept.sum() > 0.85 * grid.real.sum() and self.ratio == before:
+            box.bound = max(box.bound, self._as_ratio(box, bound.value))
+            kept = (bound.reduced + bound.value < -self.terms.cut) & box.real
+            share = np.count_nonzero(kept) / np.count_nonzero(box.real)
+            if share < 1 and not box.keep(kept):
+                return []
+            if share > 0.85 and self.ratio == before:
                 break
-        assert bound is not None
-        assert grid is not None
-        reduced = [own[keep] for own, keep in zip(bound.reduced, kept, strict=True)]
-        if self._list(box, reduced, bound.value, self._lowest_macs(box)):
+        return self._split(box)
+
+    def _split(self, box: Box) -> list[Box]:
+        """List a box that bounds do not settle, or else split it."""
+        bound = self._settled(box)
+        if bound is None or self._list(box, bound):
             return []
-        return self._branch(box, reduced, bound.value)
+        if not box.depth and len(self.terms.bounds) > 1 and self.share is None:
+            # the search is a hard one: see whether the limits together leave little room
+            self.share = np.full(len(self.terms.bounds), 1.0 / len(self.terms.bounds))
+            if not self._tighten_together(box, 200):
+                return []
+            bound = self._settled(box)
+            if bound is None or self._list(box, bound):
+                return []
+        return self._split_macs(box, bound) or self._branch(box, bound)
 
-    def _tighten(self, box: _Box) -> _Grid | None:
-        """Drop candidates that no feasible choice of the box has; None where it has none."""
-        while True:
-            box.settle()
-            used = self.weights[:, box.fixed].sum(axis=1)
-            if not box.open:
-                self._offer(box.fixed)
-                return None
-            grid = self._grid(box)
-            if not len(self.bounds):
-                return grid
-            weights = np.where(grid.real, grid.weights, np.inf)
-            lightest = weights.min(axis=2)
-            total = used + lightest.sum(axis=1)
-            if (total > self.bounds).any():
-                return None
-            fits = weights - lightest[:, :, None] + total[:, None, None]
-            mask = grid.real & (fits <= self.bounds[:, None, None]).all(axis=0)
-            if mask.sum() == grid.real.sum():
-                return grid
-            if not mask.any(axis=1).all():
-                return None
-            box.open = grid.keep(mask)
+    def _settled(self, box: Box) -> Bound | None:
+        """The bound of a box after tightening; None where that settles it."""
+        if not box.tighten():
+            return None
+        if not len(box.nodes):
+            self._offer(box.choice)
+            return None
+        bound = self.relaxation.bound(box, self.ratio)
+        if bound.value >= -self.terms.cut:
+            return None
+        box.bound = max(box.bound, self._as_ratio(box, bound.value))
+        return bound
 
-    def _grid(self, box: _Box) -> _Grid:
-        longest = max(map(len, box.open))
-        ids = np.zeros((len(box.open), longest), dtype=np.intp)
-        real = np.zeros(ids.shape, dtype=bool)
-        for row, candidates in enumerate(box.open):
-            ids[row, : len(candidates)] = candidates
-            real[row, : len(candidates)] = True
-        return _Grid(
-            ids,
-            real,
-            np.where(real, self.costs[ids], np.inf),
-            np.where(real, self.macs[ids], 0.0),
-            np.where(real, self.weights[:, ids], 0.0),
-        )
+    def _tighten_together(self, box: Box, steps: int) -> bool:
+        """Tighten by a weighted sum of the limits; forget about it where they leave much room."""
+        if not box.tighten():
+            return False
+        if self.share is None or not len(box.nodes):
+            return True
+        found = box.tighten_together(self.share, steps)
+        if found is None:
+            return False
+        if not box.depth:
+            excess, share = found
+            self.share = share if excess > _TIGHT else None
+        return True
 
-    def _bound(self, box: _Box, grid: _Grid) -> _Bound:
-        """Improve the box's multipliers and the best ratio; the bound at the end of it."""
-        rows = np.arange(len(grid.ids))
-        flat = grid.weights.reshape(len(self.bounds), grid.ids.size)
-        width = grid.ids.shape[1]
-        base = self.weights[:, box.fixed].sum(axis=1) - self.bounds
-        cost = float(self.costs[box.fixed].sum())
-        macs = self.fixed_macs + float(self.macs[box.fixed].sum())
-        multipliers, best_multipliers = box.multipliers, box.multipliers
-        best, step, stale, ratio = -math.inf, 1.0, 0, math.nan
-        direction = np.zeros(len(base))
-        for _ in range(_ROOT_STEPS if box.depth == 0 else _NODE_STEPS):
-            if ratio != self.ratio:  # a better choice was met: the bound is on another function
-                ratio = self.ratio
-                constant, factor = self._linear()
-                costs = grid.costs + factor * grid.macs
-                start = cost + constant + factor * macs
-                best, step = -math.inf, max(step, 0.5)
-            priced = costs + (multipliers @ flat).reshape(grid.ids.shape)
-            picked = priced.argmin(axis=1)
-            excess = base + flat[:, rows * width + picked].sum(axis=1)
-            value = start + float(priced[rows, picked].sum()) + float(multipliers @ base)
-            if (excess <= 0).all():
-                self._offer(np.concatenate([box.fixed, grid.ids[rows, picked]]))
-            if value > best:
-                stale = stale if value <= best + 1e-3 * abs(best) else 0
-                best, best_multipliers = value, multipliers
-            else:
-                stale += 1
-                if stale >= 4:
-                    step, stale, multipliers = 0.6 * step, 0, best_multipliers
-                    direction = np.zeros(len(base))
-            if ratio != self.ratio:
-                continue
-            if best >= -self.epsilon:
-                break
-            gradient = np.where((multipliers <= 0) & (excess < 0), 0.0, excess)
-            direction = gradient + 0.4 * direction
-            length = float(direction @ direction)
-            if length < 1e-18 or step < 1e-2:
-                break
-            multipliers = np.maximum(
-                0.0, multipliers + step * max(1e-9, -value) / length * direction
-            )
-        box.multipliers = best_multipliers
-        return self._reduced(box, grid)
+    def _as_ratio(self, box: Box, value: float) -> float:
+        """A negative bound on A - u F^p, as a bound on A / F^p."""
+        return self.ratio + value / self._least_power(box)
 
-    def _reduced(self, box: _Box, grid: _Grid) -> _Bound:
-        """Bound and reduced costs for the box's multipliers and the best ratio of now."""
-        constant, factor = self._linear()
-        flat = grid.weights.reshape(len(self.bounds), grid.ids.size)
-        priced = grid.costs + factor * grid.macs
-        priced = priced + (box.multipliers @ flat).reshape(grid.ids.shape)
-        lowest = priced.min(axis=1)
-        excess = self.weights[:, box.fixed].sum(axis=1) - self.bounds
-        value = constant + float(self.costs[box.fixed].sum())
-        value += factor * (self.fixed_macs + float(self.macs[box.fixed].sum()))
-        value += float(lowest.sum()) + float(box.multipliers @ excess)
-        choice = grid.ids[np.arange(len(grid.ids)), priced.argmin(axis=1)]
-        return _Bound(value, priced - lowest[:, None], choice)
+    def _least_power(self, box: Box) -> float:
+        low, _ = box.macs_range(self.terms)
+        return float(low**self.terms.power)
 
-    def _lowest_macs(self, box: _Box) -> float:
-        """The smallest F^p in a box."""
-        if not self.power:
-            return 1.0
-        fixed = self.fixed_macs + float(self.macs[box.fixed].sum())
-        return fixed + math.fsum(float(self.macs[candidates].min()) for candidates in box.open)
+    # ---- listing ----------------------------------------------------------------------------
 
-    def _as_ratio(self, box: _Box, grid: _Grid, value: float) -> float:
-        """A bound on A - u F^p, as a bound on A / F^p."""
-        lowest = self._lowest_macs(box)
-        return self.ratio + value / lowest if lowest > 0 else -math.inf
-
-    # ---- listing and branching --------------------------------------------------------------
-
-    def _list(self, box: _Box, reduced: list[Floats], value: float, lowest_macs: float) -> bool:
+    def _list(self, box: Box, bound: Bound) -> bool:
         """List the choices of a box that may be better; False where there are too many.
 
-        A choice is better only if its reduced costs sum to less than -`value`. A first pass with a
-        small part of that slack often finds a better choice, which cuts the next pass.
+        A choice is better only if its reduced costs sum to less than minus the bound. A first pass
+        with a small part of that slack often finds a better choice, which cuts the next pass.
         """
-        spans = [float(np.ptp(self.weights[:, ids], axis=1).max(initial=0.0)) for ids in box.open]
-        order = sorted(range(len(box.open)), key=lambda node: -spans[node])
-        nodes = [box.open[node] for node in order]
-        costs = [reduced[node] for node in order]
-        used = self.weights[:, box.fixed].sum(axis=1)
-        lightest = np.array([self.weights[:, ids].min(axis=1) for ids in nodes])
-        ahead = np.cumsum(lightest[::-1], axis=0)[::-1]
-        ahead = np.concatenate([ahead[1:], np.zeros((1, len(used)))])
-        before = self.ratio
+        spread = np.ptp(box.terms[2:], axis=2).max(axis=0, initial=0.0)
+        order = np.lexsort((self.twins[box.nodes], -spread))
+        least, before = self._least_power(box), self.ratio
+        twins = self.twins if self.has_twins else None
+        layers = _Layers(box, order, bound.reduced, self.program.offsets, twins)
         for share in (0.1, 0.4, 1.0):
-            # the slack shrinks with the ratio: better than u now means more below the old u
-            slack = min(share * -value, -value - (before - self.ratio) * lowest_macs)
-            choices = self._layers(nodes, costs, used, ahead, slack)
-            if choices is None:
+            # better than u of now means more below u of then
+            slack = min(share * -bound.value, -bound.value - (before - self.ratio) * least)
+            listed = layers.choices(slack - self.terms.cut)
+            self._tick()
+            if listed is None:
                 return False
-            self._offer_best(box.fixed, choices)
-            if slack >= -value - (before - self.ratio) * lowest_macs - 1e-15:
+            self.counts["listed"] += len(listed)
+            self._offer_best(box, order, listed)
+            if slack >= -bound.value - (before - self.ratio) * least:
                 return True
         return True
 
-    def _layers(
-        self,
-        nodes: list[Indices],
-        reduced: list[Floats],
-        used: Floats,
-        ahead: Floats,
-        slack: float,
-    ) -> Indices | None:
-        """All choices of `nodes` within the slack and the limits, shape (k, len(nodes))."""
-        sums, weights = np.zeros(1), used[:, None]
-        steps: list[tuple[Indices, Indices]] = []
-        for node, (ids, costs) in enumerate(zip(nodes, reduced, strict=True)):
-            if len(sums) * len(ids) > 4 * _LONGEST_LIST:
-                return None
-            total = sums[:, None] + costs
-            fits = total <= slack + self.epsilon
-            for k, bound in enumerate(self.bounds):
-                fits &= weights[k][:, None] + (self.weights[k, ids] + ahead[node, k]) <= bound
-            parent, child = np.nonzero(fits)
-            self.counts["listed"] += len(parent)
-            if len(parent) > _LONGEST_LIST:
-                return None
-            sums = total[parent, child]
-            weights = weights[:, parent] + self.weights[:, ids[child]]
-            steps.append((parent, ids[child]))
-        choices = np.empty((len(sums), len(nodes)), dtype=np.intp)
-        at = np.arange(len(sums))
-        for node in range(len(nodes) - 1, -1, -1):
-            parent, own = steps[node]
-            choices[:, node] = own[at]
-            at = parent[at]
-        return choices
-
-    def _offer_best(self, fixed: Indices, choices: Indices) -> None:
-        cost = self.costs[fixed].sum() + self.costs[choices].sum(axis=1)
-        macs = self.fixed_macs + self.macs[fixed].sum() + self.macs[choices].sum(axis=1)
-        ratios = cost / macs**self.power
-        for index in np.argsort(ratios, kind="stable"):
+    def _offer_best(self, box: Box, order: Indices, listed: Indices) -> None:
+        costs = box.sums[0] + self.terms.values[0][listed].sum(axis=1)
+        macs = box.sums[1] + self.terms.values[1][listed].sum(axis=1)
+        ratios = costs / macs**self.terms.power
+        better = np.flatnonzero(ratios < self.ratio)
+        for index in better[np.argsort(ratios[better], kind="stable")]:
             if ratios[index] >= self.ratio:
                 break
-            self._offer(np.concatenate([fixed, choices[index]]))
+            choice = box.choice.copy()
+            choice[box.nodes[order]] = listed[index]
+            self._offer(choice)
 
-    def _branch(self, box: _Box, reduced: list[Floats], value: float) -> list[_Box]:
-        """One box for each candidate of the node that decides most."""
+    # ---- branching --------------------------------------------------------------------------
 
-        def score(node: int) -> float:
-            second = float(np.partition(reduced[node], 1)[1]) if len(reduced[node]) > 1 else 1e9
-            span = float(np.ptp(self.weights[:, box.open[node]], axis=1).max(initial=0.0))
-            span = span if len(self.bounds) else 1.0
-            return span / (second / -value + 0.05) if len(reduced[node]) > 1 else -1.0
+    def _split_macs(self, box: Box, bound: Bound) -> list[Box]:
+        """Halves of the interval of F, where the secant's error is much of what is missing."""
+        terms = self.terms
+        if not terms.curved or self.ratio >= 0:
+            return []
+        low, high = box.macs_range(terms)
+        if high - low <= 4e-9 * terms.span:
+            return []
+        if self.relaxation.secant_error(self.ratio, low, high) <= 0.25 * -bound.value:
+            return []
+        middle = (low + high) / 2
+        place = (middle - terms.fixed_macs) / terms.span
+        lower, upper = box.child(), box.child()
+        # with the tolerance of a row, so that rounding leaves no gap between them
+        lower.bounds, upper.bounds = box.bounds.copy(), box.bounds.copy()
+        lower.bounds[-2] = place + 1e-9
+        upper.bounds[-1] = -place + 1e-9
+        return [lower, upper] if self.relaxation.splits_below(middle) else [upper, lower]
 
-        node = max(range(len(box.open)), key=score)
-        rest = box.open[:node] + box.open[node + 1 :]
-        return [
-            _Box(
-                np.append(box.fixed, box.open[node][index]),
-                list(rest),
-                box.multipliers,
-                box.bound,
-                box.depth + 1,
+    def _branch(self, box: Box, bound: Bound) -> list[Box]:
+        """One box for each candidate of the node that decides most; the last one has the rest."""
+        reduced = np.where(box.real, bound.reduced, np.inf)
+        second = np.partition(reduced, 1, axis=1)[:, 1]
+        span = np.ptp(box.terms[2:], axis=2).max(axis=0, initial=0.0)
+        chosen = int((span / (second / -bound.value + 0.05)).argmax())
+        order = np.argsort(reduced[chosen], kind="stable")[: np.count_nonzero(box.real[chosen])]
+        mask = box.real.copy()
+        children = []
+        for rank, place in enumerate(order.tolist()):
+            rest = rank + 1 == _MOST_CHILDREN and rank + 1 < len(order)
+            mask[chosen] = False
+            mask[chosen, order[rank:] if rest else place] = True
+            child = box.child()
+            child.bound = max(
+                box.bound, self._as_ratio(box, bound.value + float(reduced[chosen, place]))
             )
-            for index in np.argsort(reduced[node], kind="stable")
-        ]
+            if not child.keep(mask):
+                break  # twins have no candidate left, nor have they in later children
+            children.append(child)
+            if rest:
+                break
+            self._exclude_in_twins(box, chosen, place, mask)
+        return children
+
+    def _exclude_in_twins(self, box: Box, chosen: int, place: int, mask: Mask) -> None:
+        """After the child that gives a node this candidate no later child needs it in a twin: the
+        same choice with the two nodes exchanged was in that child."""
+        if not self.has_twins:
+            return
+        twins = np.flatnonzero(self.twins[box.nodes] == self.twins[box.nodes[chosen]])
+        inside = box.ids - self.program.offsets[box.nodes][:, None]
+        others = twins[twins != chosen]
+        mask[others] &= inside[others] != inside[chosen, place]
 
     # ---- a first choice ---------------------------------------------------------------------
 
     def _warm_start(self, relaxed: Indices) -> None:
-        """Local search from the relaxed choice and, where nothing is known, from the extremes."""
-        starts = [np.sort(relaxed)]
-        if not self.found:
-            for values in (self.weights.sum(axis=0), self.costs):
-                nodes = np.split(values, self.program.offsets[1:-1])
-                picked = np.array([int(own.argmin()) for own in nodes])
-                starts.append(picked + self.program.offsets[:-1])
-        for choice in starts:
-            self._local_search(choice)
+        """Local search from the relaxed choice and, where that finds nothing, from the extremes."""
+        self._local_search(relaxed)
+        if self.found:
+            return
+        offsets = self.program.offsets
+        limits = self.terms.values[2 : 2 + self.terms.limits]
+        for values in (limits.sum(axis=0), self.terms.values[0]):
+            nodes = np.split(values, offsets[1:-1])
+            self._local_search(np.array([int(own.argmin()) for own in nodes]) + offsets[:-1])
 
     def _local_search(self, choice: Indices) -> None:
         """Switch one node at a time: first towards the limits, then downhill inside them."""
-        steps = min(
-            3 * len(choice) + 10, int(30 + 2e6 / (len(self.costs) * (1 + len(self.bounds))))
-        )
-        for _ in range(steps):
-            old = choice[self.node_of]
-            cost = self.costs[choice].sum() + self.costs - self.costs[old]
-            macs = self.fixed_macs + self.macs[choice].sum() + self.macs - self.macs[old]
-            excess = self.weights[:, choice].sum(axis=1) - self.bounds
-            after = excess[:, None] + self.weights - self.weights[:, old]
-            violation = np.maximum(0.0, after).sum(axis=0)
-            now = float(np.maximum(0.0, excess).sum())
-            if now > 0:
-                rise = np.maximum(1e-9, self.costs - self.costs[old])
-                gain = np.where(violation < now - 1e-12, (now - violation) / rise, -1.0)
+        values = self.terms.values[: 2 + self.terms.limits]
+        most = self.terms.bounds[: self.terms.limits, None]
+        power, fixed = self.terms.power, self.terms.fixed_macs
+        for _ in range(min(3 * len(choice) + 10, int(30 + 2e6 / values.size))):
+            self._tick()
+            own = values.take(choice, axis=1)
+            now = own.sum(axis=1)
+            now[1] += fixed
+            change = values - own.take(self.node_of, axis=1)
+            after = now[:, None] + change
+            violation = np.maximum(0.0, after[2:] - most).sum(axis=0)
+            here = float(np.maximum(0.0, now[2:] - most[:, 0]).sum())
+            if here > 0:
+                rise = np.maximum(1e-9, change[0])
+                gain = np.where(violation < here - 1e-12, (here - violation) / rise, -1.0)
                 best = int(gain.argmax())
                 if gain[best] < 0:
                     return
             else:
-                ratios = np.where(violation == 0, cost / macs**self.power, np.inf)
+                ratios = after[0] / after[1] ** power if power else after[0]
+                ratios = np.where(violation == 0, ratios, np.inf)
                 best = int(ratios.argmin())
-                here = (
-                    self.costs[choice].sum()
-                    / (self.fixed_macs + self.macs[choice].sum()) ** self.power
-                )
-                if not ratios[best] < here - 1e-12:
+                if not ratios[best] < float(now[0]) / float(now[1]) ** power - 1e-12:
                     break
             choice = choice.copy()
             choice[self.node_of[best]] = best
         self._offer(choice)
+
+
+class _Layers:
+    """Listing of a box's choices, one node after the other.
+
+    Args:
+        order: of the open nodes.
+        starts: the first candidate of each node of the program.
+        twins: numbers of interchangeable nodes; None to list every choice.
+    """
+
+    def __init__(
+        self, box: Box, order: Indices, reduced: Floats, starts: Indices, twins: Indices | None
+    ) -> None:
+        firsts = starts[box.nodes[order]].tolist()
+        weights = box.terms[2:]
+        lightest = weights.min(axis=2)[:, order]
+        # what the nodes that follow use at least
+        ahead = np.cumsum(lightest[:, ::-1], axis=1)[:, ::-1] - lightest
+        self._caps = box.bounds[:, None] + 1e-11 - ahead
+        self._base = np.concatenate([[0.0], box.sums[2:]])
+        self._ids: list[Indices] = []
+        self._own: list[Floats] = []
+        for node in order.tolist():
+            count = np.count_nonzero(box.real[node])
+            self._ids.append(box.ids[node, :count])
+            self._own.append(np.vstack([reduced[None, node, :count], weights[:, node, :count]]))
+        self._ordered = [False] * len(order)
+        if twins is not None:
+            places = [own - first for own, first in zip(self._ids, firsts, strict=True)]
+            self._ordered = self._ordered_twins(places, twins[box.nodes[order]].tolist())
+
+    def _ordered_twins(self, places: Sequence[Indices], twins: Sequence[int]) -> list[bool]:
+        """For each node, whether it is a twin of the node before it with the same candidates left:
+        then its candidate need not stand before that node's."""
+        return [
+            at > 0 and twins[at - 1] == twins[at] and np.array_equal(places[at - 1], places[at])
+            for at in range(len(places))
+        ]
+
+    def choices(self, slack: float) -> Indices | None:
+        """All choices within the slack and the limits, shape (k, nodes); None if there are many."""
+        states: Floats = self._base[:, None]
+        steps: list[tuple[Indices, Indices]] = []
+        for at, (ids, own) in enumerate(zip(self._ids, self._own, strict=True)):
+            if states.shape[1] * len(ids) > 4 * _LONGEST_LIST:
+                return None
+            total = states[:, :, None] + own[:, None, :]
+            fits = total[0] <= slack
+            for k, cap in enumerate(self._caps[:, at].tolist(), start=1):
+                fits &= total[k] <= cap
+            if self._ordered[at]:
+                fits &= np.arange(len(ids)) >= steps[-1][1][:, None]
+            flat = fits.ravel().nonzero()[0]
+            if len(flat) > _LONGEST_LIST:
+                return None
+            parent, child = np.divmod(flat, len(ids))
+            states = total.reshape(len(total), -1).take(flat, axis=1)
+            steps.append((parent, child))
+        listed = np.empty((states.shape[1], len(steps)), dtype=np.intp)
+        at_state = np.arange(states.shape[1])
+        for node in range(len(steps) - 1, -1, -1):
+            parent, child = steps[node]
+            listed[:, node] = self._ids[node][child[at_state]]
+            at_state = parent[at_state]
+        return listed
