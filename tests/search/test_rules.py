@@ -379,6 +379,9 @@ def test_a_rule_about_another_space_is_refused_everywhere() -> None:
     rules = [fix(other, {"only": "a"})]
     calls: Sequence[Callable[[], object]] = (
         lambda: mn.search(table, maximize="accuracy", rules=rules),
+        lambda: mn.k_best(table, 2, maximize="accuracy", rules=rules),
+        lambda: mn.pareto_front(table, "latency_ms", "accuracy", rules=rules),
+        lambda: mn.explain(table, maximize="accuracy", rules=rules),
     )
     for call in calls:
         with pytest.raises(mn.InvalidInputError, match="only=a is about other"):

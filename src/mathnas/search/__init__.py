@@ -5,9 +5,12 @@ from mathnas.search.answer import Answer, Conflict, Infeasible, LimitUse
 from mathnas.search.chain import ChainSolver
 from mathnas.search.compiled import KernelSolver, kernel_is_available
 from mathnas.search.enumeration import EnumerationSolver
+from mathnas.search.explain import Alternative, Explanation, LimitPrice, explain
+from mathnas.search.front import Front, FrontPoint, pareto_front
 from mathnas.search.highs import HighsSolver, highs_is_available
 from mathnas.search.limits import Limit, read_limits
 from mathnas.search.program import Program
+from mathnas.search.ranking import Ranking, k_best
 from mathnas.search.rules import (
     Rule,
     at_least_changes,
@@ -21,16 +24,22 @@ from mathnas.search.solver import Solution, Solver, Status, refuse_pairs
 from mathnas.search.vectorised import VectorisedSolver
 
 __all__ = [
+    "Alternative",
     "Answer",
     "ChainSolver",
     "Conflict",
     "EnumerationSolver",
+    "Explanation",
+    "Front",
+    "FrontPoint",
     "HighsSolver",
     "Infeasible",
     "KernelSolver",
     "Limit",
+    "LimitPrice",
     "LimitUse",
     "Program",
+    "Ranking",
     "Rule",
     "Solution",
     "Solver",
@@ -39,10 +48,13 @@ __all__ = [
     "at_least_changes",
     "at_most_changes",
     "exclude",
+    "explain",
     "fix",
     "forbid",
     "highs_is_available",
+    "k_best",
     "kernel_is_available",
+    "pareto_front",
     "read_limits",
     "refuse_pairs",
     "require",
