@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +13,31 @@ import typer
 
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.fitting import fit
+from mathnas.search import Rule, at_most_changes, exclude, fix, forbid, require
+from mathnas.space import SearchSpace
 from mathnas.study import Study
 from mathnas.table import BlockTable
+
+
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise InvalidInputError(f"--time-limit is positive seconds, but got {seconds}.")
+    return seconds
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file.")]
 TablePath = Annotated[
     Path, typer.Argument(metavar="TABLE", help="A table file, or a study (fitted on the spot).")
+]
+LimitTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="LIMIT",
+        help="latency_ms=20, 'latency_ms<=20ms', 'accuracy>=75', macs=300M, or a change from the "
+        "reference network: latency_ms=-30%. May be repeated.",
+    ),
 ]
 Forms = Annotated[
     list[str] | None,
@@ -27,6 +46,78 @@ Forms = Annotated[
         metavar="METRIC=FORM",
         help="How block effects add up: linear (default), inverse-macs-block-mean, "
         "inverse-macs-space-mean, inverse-macs-corrected.",
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        callback=_positive,
+        help="Stop then, with what is found and proven so far.",
+    ),
+]
+SolverName = Annotated[
+    str,
+    typer.Option(
+        "--solver", metavar="NAME", help="auto, kernel, numpy, enumeration, chain or highs."
+    ),
+]
+
+# rules: nodes and blocks by name or number
+_PANEL = "Rules (nodes and blocks by name or number)"
+FixTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fix",
+        metavar="NODE=BLOCK",
+        rich_help_panel=_PANEL,
+        help="The node takes this block. May be repeated.",
+    ),
+]
+ExcludeTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="NODE=BLOCK",
+        rich_help_panel=_PANEL,
+        help="The node does not take this block. May be repeated.",
+    ),
+]
+ForbidTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--forbid",
+        metavar="A=X,B=Y",
+        rich_help_panel=_PANEL,
+        help="These are not all together. May be repeated.",
+    ),
+]
+RequireTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="A=X:B=Y",
+        rich_help_panel=_PANEL,
+        help="Where A takes X, B takes Y; commas join several. May be repeated.",
+    ),
+]
+MaxChanges = Annotated[
+    int | None,
+    typer.Option(
+        "--max-changes",
+        metavar="N",
+        rich_help_panel=_PANEL,
+        help="At most N nodes differ from the network --from.",
+    ),
+]
+FromNetwork = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="NETWORK",
+        rich_help_panel=_PANEL,
+        help="What --max-changes counts from, as 3,0,2 or block names.",
     ),
 ]
 
@@ -82,3 +173,76 @@ def read_forms(forms: list[str] | None) -> dict[str, str]:
         if not metric or not form:
             raise InvalidInputError(f"--form is written METRIC=FORM, but got {entry!r}.")
     return {metric: form for metric, _, form in pairs}
+
+
+def read_rules(
+    space: SearchSpace,
+    *,
+    fixed: list[str] | None = None,
+    excluded: list[str] | None = None,
+    forbidden: list[str] | None = None,
+    required: list[str] | None = None,
+    max_changes: int | None = None,
+    start: str | None = None,
+) -> list[Rule]:
+    """The rules of a command line.
+
+    Raises:
+        InvalidInputError: a rule cannot be read or does not fit the space; the message names it.
+    """
+    if (max_changes is None) != (start is None):
+        raise InvalidInputError("--max-changes N and --from NETWORK are given together.")
+    rules = [_rule("--fix", text, lambda t: fix(space, _blocks(t))) for text in fixed or []]
+    for text in excluded or []:
+        # one rule each, so that several blocks of one node can be listed
+        for part in text.split(","):
+            rules.append(_rule("--exclude", part, lambda t: exclude(space, _blocks(t))))
+    for text in forbidden or []:
+        rules.append(_rule("--forbid", text, lambda t: forbid(space, _blocks(t))))
+    rules += [_rule("--require", text, lambda t: _required(space, t)) for text in required or []]
+    if max_changes is not None and start is not None:
+        network = start
+        rules.append(
+            _rule(
+                "--max-changes",
+                f"{max_changes} --from {network}",
+                lambda _: at_most_changes(space, space.parse(network), max_changes),
+            )
+        )
+    return rules
+
+
+def _rule(option: str, text: str, make: Callable[[str], Rule]) -> Rule:
+    try:
+        return make(text)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{option} {text}: {error}") from error
+
+
+def _required(space: SearchSpace, text: str) -> Rule:
+    when, _, then = text.partition(":")
+    if not then:
+        raise InvalidInputError("it is written NODE=BLOCK:NODE=BLOCK, condition first.")
+    return require(space, _blocks(when), _blocks(then))
+
+
+def _blocks(text: str) -> dict[str | int, str | int]:
+    """``"a=x,b=2"`` as a mapping; as in networks, a number is an index."""
+    found: dict[str | int, str | int] = {}
+    for node, block in _pairs(text):
+        if node in found:
+            raise InvalidInputError(f"the node {node!r} stands twice.")
+        found[node] = block
+    return found
+
+
+def _pairs(text: str) -> Iterator[tuple[str | int, str | int]]:
+    for part in text.split(","):
+        node, _, block = (word.strip() for word in part.partition("="))
+        if not node or not block:
+            raise InvalidInputError(f"blocks are written NODE=BLOCK, but got {part.strip()!r}.")
+        yield _name(node), _name(block)
+
+
+def _name(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mathnas._version import __version__
-from mathnas.cli import data, demo, evaluate, fit, predict, search, show_env, spaces
+from mathnas.cli import data, demo, evaluate, fit, pareto, predict, search, show_env, spaces
 from mathnas.errors import MathNASError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     "search to proven optimality.",
     epilog="Exit codes: 0 done, 1 wrong use or infeasible, 2 a fault of mathnas, 130 stopped.",
 )
-for module in (demo, spaces, data, evaluate, fit, predict, search, show_env):
+for module in (demo, spaces, data, evaluate, fit, predict, search, pareto, show_env):
     module.register(app)
 
 
@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=given, prog_name="mathnas")
     except SystemExit as stop:
+        if stop.code == 130:  # the parser's word for Ctrl-C
+            print("stopped.", file=sys.stderr)
         # the parser ends with 2 on wrong use; here 2 is kept for faults of ours
         return 1 if stop.code == 2 else int(stop.code or 0)
     except MathNASError as error:

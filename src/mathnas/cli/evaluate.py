@@ -105,11 +105,11 @@ def evaluate(
             )
         except KeyboardInterrupt:
             typer.echo(
-                f"stopped; {len(study)} measurements are in {study_path}. "
+                f"{len(study)} measurements are in {study_path}. "
                 "The same command goes on from here.",
                 err=True,
             )
-            raise typer.Exit(130) from None
+            raise
     if as_json:
         print_json(
             {

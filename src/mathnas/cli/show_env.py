@@ -12,10 +12,11 @@ import typer
 from mathnas._version import __version__
 from mathnas.cli._options import AsJson, print_json
 from mathnas.datasets import DATA_VARIABLE
+from mathnas.search import kernel_is_available
 
 _PACKAGES = (
     *("numpy", "typer", "rich", "pydantic", "pooch"),
-    *("torch", "onnx", "onnxscript", "onnxruntime", "scikit-learn", "pyarrow"),
+    *("torch", "onnx", "onnxscript", "onnxruntime", "scikit-learn", "pyarrow", "highspy"),
 )
 
 
@@ -34,7 +35,7 @@ def show_env(as_json: AsJson = False) -> None:
         "system": platform.platform(),
         "processors": str(os.cpu_count()),
         "sqlite": sqlite3.sqlite_version,
-        "solver": "numpy",
+        "solver": "kernel" if kernel_is_available() else "numpy (no compiled kernel)",
         DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
         **{package: _version(package) for package in _PACKAGES},
     }
