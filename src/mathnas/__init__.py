@@ -5,6 +5,7 @@ over modular search spaces. Importing this package loads numpy and nothing else 
 """
 
 from mathnas._version import __version__
+from mathnas.designs import balanced_sampling, d_optimal_sampling
 from mathnas.errors import (
     EvaluationError,
     FileFormatError,
@@ -33,6 +34,15 @@ from mathnas.sampling import (
     random_sampling,
     single_sampling,
 )
+from mathnas.scales import (
+    ExponentialScale,
+    IdentityScale,
+    LogitScale,
+    LogScale,
+    PowerScale,
+    ResponseScale,
+    scales_for,
+)
 from mathnas.search import (
     Answer,
     Explanation,
@@ -50,6 +60,15 @@ from mathnas.search import (
 from mathnas.space import Block, BlockNode, DepthRule, Network, SearchSpace
 from mathnas.study import Failure, Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form, PairEffects, Prediction
+from mathnas.validation import (
+    MetricValidation,
+    Quality,
+    Validation,
+    fit_without,
+    quality,
+    validate,
+    validation_sampling,
+)
 
 __all__ = [
     "Answer",
@@ -64,43 +83,59 @@ __all__ = [
     "EvaluationReport",
     "Evaluator",
     "Explanation",
+    "ExponentialScale",
     "Failure",
     "FileFormatError",
     "Form",
     "Front",
     "FunctionEvaluator",
+    "IdentityScale",
     "Infeasible",
     "InvalidInputError",
     "Limit",
+    "LogScale",
+    "LogitScale",
     "MathNASError",
     "MathNASWarning",
     "Measurement",
     "Measurements",
     "Metric",
+    "MetricValidation",
     "MissingDataError",
     "MissingExtraError",
     "Network",
     "PairEffects",
+    "PowerScale",
     "Prediction",
+    "Quality",
     "Ranking",
+    "ResponseScale",
     "Rule",
     "Sample",
     "SearchSpace",
     "Status",
     "Study",
     "TabularEvaluator",
+    "Validation",
     "VerificationError",
     "__version__",
     "average_flops_network",
+    "balanced_sampling",
+    "d_optimal_sampling",
     "evaluate",
     "explain",
     "fit",
+    "fit_without",
     "full_sampling",
     "k_best",
     "metric_named",
     "pareto_front",
     "partial_sampling",
+    "quality",
     "random_sampling",
+    "scales_for",
     "search",
     "single_sampling",
+    "validate",
+    "validation_sampling",
 ]

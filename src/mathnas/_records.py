@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -136,3 +137,10 @@ def write_text(path: Path, text: str) -> None:
             f"{path} cannot be written: {error.strerror or error}. What was there is unchanged; "
             f"{'free some space or ' * (error.errno in _NO_SPACE)}name another place."
         ) from error
+
+
+def is_number(value: object) -> bool:
+    """Whether a value from JSON stands for a finite float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max

@@ -1,8 +1,8 @@
-"""From evaluations to a block table, by the paper's differences (Eq. 3).
+"""From evaluations to a block table: the paper's differences (Eq. 3), or a regression.
 
 The effect of a block is the mean, over the contexts that were evaluated, of the difference that
 switching to it from the reference's block makes. Single sampling has one context, partial sampling
-some, full sampling all; one rule serves the three.
+some, full sampling all; one rule serves the three. `mathnas.regression` takes any networks.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from mathnas.errors import InvalidInputError, MathNASWarning
 from mathnas.metrics import Floats
+from mathnas.regression import Regression, regress
 from mathnas.space import Network, SearchSpace
 from mathnas.study import Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form, check_form
 
-Method = Literal["paired", "single", "means"]
+Method = Literal["paired", "single", "means", "regression"]
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,31 @@ def fit(
         method: ``paired``: differences between networks that differ in one node, averaged over all
             contexts that the study holds. ``single``: only the reference network's context
             (Algorithm 1). ``means``: differences of block means (unpaired partial sampling).
+            ``regression``: a Bayesian linear model on a response scale, from any networks, with
+            uncertainty (`mathnas.regression`); best where more was evaluated than one switch a
+            block.
         form: how effects of metrics that are not additive add up (see `Form`); one for all or one
-            by metric. Additive metrics are always linear.
+            by metric. Additive metrics and regressions are always linear.
         power: of the MACs in the forms that are not linear; 1 is the paper's.
         reference: what effects are relative to; by default the newest sample's.
         conditions: by metric, which measurements to use where there are several kinds.
 
     Raises:
         InvalidInputError: a metric or block was not measured as the method needs, or a form needs
-            MACs that the space does not declare.
+            MACs that the space does not declare, or a form is given for a regression.
 
     Warns:
         MathNASWarning: the reference was measured several times and disagrees with itself by more
-            than most effects.
+            than most effects; or a regression meets blocks that were never measured.
     """
-    if method not in ("paired", "single", "means"):
-        raise InvalidInputError(f"a method is 'paired', 'single' or 'means', but got {method!r}.")
+    if method not in get_args(Method):
+        known = ", ".join(get_args(Method))
+        raise InvalidInputError(f"a method is one of {known}, but got {method!r}.")
+    if method == "regression" and form != Form.LINEAR and form:
+        raise InvalidInputError(
+            "a regression is linear on a response scale that the evidence chooses, so it takes no "
+            f"form, but got {form!r}: leave out one of them."
+        )
     base = study.reference if reference is None else study.space.check(reference)
     names = [name for name in study.metrics if study.conditions(name)]
     wanted = names if metrics is None else list(metrics)
@@ -74,15 +84,21 @@ def fit(
         raise InvalidInputError(f"{study.path} holds no evaluations: evaluate a sample first.")
     columns = {}
     evaluated: set[bytes] = set()
+    chosen: dict[str, object] = {}
     for name in wanted:
         data = study.measurements(name, (conditions or {}).get(name))
-        columns[name] = fit_column(
-            study.space, data, base, method, _form_of(data.metric.additive, name, form), power
-        )
-        _check_reference(study, data, base, columns[name])
+        if method == "regression":
+            found = regress(study.space, data, base)
+            columns[name], chosen[name] = _column_of(study.space, data, found), found.to_dict()
+        else:
+            columns[name] = fit_column(
+                study.space, data, base, method, _form_of(data.metric.additive, name, form), power
+            )
+            _check_reference(study, data, base, columns[name])
         evaluated |= {row.tobytes() for row in data.networks}
     provenance = {
-        "method": f"differences, {method}",
+        "method": method if method == "regression" else f"differences, {method}",
+        **({"chosen": chosen} if chosen else {}),
         "study": study.path.name,
         "networks": len(evaluated),
         "fitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -122,6 +138,21 @@ def fit_column(
         base = float(np.mean(response - added))
     return BlockEffects(
         data.metric, base, effects, found.spread, found.contexts, form, data.conditions, power
+    )
+
+
+def _column_of(space: SearchSpace, data: Measurements, found: Regression) -> BlockEffects:
+    rows = (data.networks + space.offsets[:-1]).ravel()
+    return BlockEffects(
+        replace(data.metric, scale=found.scale),
+        found.base,
+        found.effects,
+        found.spread,
+        np.bincount(rows, minlength=space.num_blocks).astype(np.float64),
+        Form.LINEAR,
+        data.conditions,
+        pairs=found.pairs,
+        posterior=found.posterior,
     )
 
 

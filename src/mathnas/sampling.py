@@ -3,6 +3,10 @@
 The paper's three designs (Algorithm 1 and section 4): *single* sampling switches one block at a
 time in the average-FLOPs network; *partial* sampling takes a random share of networks; *full*
 sampling takes all. Cost is counted in distinct networks.
+
+Two designed samples serve the same fits as a random one, from fewer networks: *balanced* samples
+hold every block, and every two blocks of two nodes, about equally often; *D-optimal* samples
+determine the additive model's effects best together.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ class Sample:
     """Networks to evaluate.
 
     Attributes:
-        kind: ``single``, ``partial-paired``, ``partial-unpaired``, ``full`` or ``random``.
+        kind: ``single``, ``partial-paired``, ``partial-unpaired``, ``full``, ``random``,
+            ``balanced`` or ``d-optimal``.
         networks: in the order of evaluation; a network that stands twice is to be measured twice.
         reference: the network that effects are taken against.
         share: the share of contexts or networks that was asked for (partial sampling).

@@ -209,7 +209,8 @@ class Study:
     def reference(self) -> Network:
         """The reference of the newest single, partial or full sample; else the space's."""
         rows = self._store.read(
-            "SELECT reference FROM samples WHERE kind != 'random' ORDER BY id DESC LIMIT 1",
+            "SELECT reference FROM samples WHERE kind IN ('single', 'partial', 'full') "
+            "ORDER BY id DESC LIMIT 1",
             decode=self._member,
         )
         return rows[0] if rows else self.space.reference

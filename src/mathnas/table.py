@@ -10,20 +10,21 @@ from __future__ import annotations
 import html
 import itertools
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from statistics import NormalDist
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mathnas._records import Record, check_header, read_json, write_json
+from mathnas._records import Record, check_header, is_number, read_json, write_json
 from mathnas._version import __version__
 from mathnas.errors import FileFormatError, InvalidInputError
-from mathnas.metrics import Direction, Floats, Metric
+from mathnas.metrics import IDENTITY, Direction, Floats, Metric
+from mathnas.posterior import Posterior
 from mathnas.space import Network, SearchSpace
 
 TABLE_FORMAT = "mathnas-table"
@@ -101,12 +102,15 @@ class BlockEffects:
         effects: flat, one a block, 0 for the reference's blocks; in the metric's unit (LINEAR) or
             unit x MACs.
         spread: flat; standard deviation of the difference over contexts or, where there is one
-            context, its standard error from repeats; NaN where unknown.
-        contexts: flat; how many contexts the difference is the mean of.
+            context, its standard error from repeats; of a regression the posterior's; NaN where
+            unknown.
+        contexts: flat; how many contexts the difference is the mean of; of a regression, how many
+            measured networks hold the block.
         form: how effects add up.
         conditions: under which conditions the metric was measured.
         power: p, in (0, 1]; 0 where the form is linear, whatever is given.
         pairs: interactions of two nodes, at most one entry for each two; none in the paper.
+        posterior: how far predictions may be off; None where the fit does not say (differences).
     """
 
     metric: Metric
@@ -118,6 +122,7 @@ class BlockEffects:
     conditions: Mapping[str, str] = field(default_factory=dict)
     power: float = 1.0
     pairs: tuple[PairEffects, ...] = ()
+    posterior: Posterior | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pairs", tuple(self.pairs))
@@ -135,13 +140,15 @@ class Prediction:
 
     Attributes:
         value: in the metric's unit.
-        spread: root of the summed squared spreads of its blocks; None where one is unknown, and
-            where pairs contribute, whose spread a table does not hold.
+        spread: how far a measurement may be off, as one standard deviation in the metric's unit,
+            where the fit says that (`BlockTable.deviation`); otherwise the root of the summed
+            squared spreads of the blocks, or None where one is unknown or pairs contribute.
     """
 
     metric: Metric
     value: float
     spread: float | None
+    measured: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -150,7 +157,8 @@ class Prediction:
     def __str__(self) -> str:
         if self.spread is None or self.spread == 0:
             return self.metric.format(self.value)
-        return f"{self.metric.format(self.value)} (block spread {self.spread:.2g})"
+        kind = "+-" if self.measured else "block spread"
+        return f"{self.metric.format(self.value)} ({kind} {self.spread:.2g})"
 
 
 class BlockTable:
@@ -229,15 +237,60 @@ class BlockTable:
         """The prediction of one network with its spread, summed exactly (`math.fsum`)."""
         chosen = self.space.check(network)
         column = self.column(metric)
+        if column.posterior is not None:
+            deviation = float(self.deviation([chosen], metric)[0])
+            return Prediction(column.metric, self.exact(chosen, metric), deviation, measured=True)
         rows = self.space.offsets[:-1] + np.array(chosen)
         spread = column.spread[rows]
         own = np.array(chosen) == np.array(self.reference)
         total = math.nan if column.pairs else math.fsum(np.where(own, 0.0, spread) ** 2)
+        value = self.exact(chosen, metric)
+        slope = float(column.metric.scale.derivative(np.array([value]))[0])
         return Prediction(
-            column.metric,
-            self.exact(chosen, metric),
-            math.sqrt(total) if math.isfinite(total) else None,
+            column.metric, value, math.sqrt(total) / slope if math.isfinite(total) else None
         )
+
+    def deviation(self, networks: npt.ArrayLike, metric: str) -> Floats:
+        """How far measurements of networks of shape (k, m) may be off their predictions.
+
+        One standard deviation, shape (k,), in the metric's unit: of the effects and of the noise of
+        one measurement together. On a response scale that is curved it is half the width of the
+        interval between one deviation below and one above.
+
+        Raises:
+            InvalidInputError: a network does not belong to the space, the metric is unknown, or its
+                fit gives no uncertainty.
+        """
+        low, high = self._at_deviations(networks, metric, 1.0)
+        return (high - low) / 2
+
+    def interval(
+        self, networks: npt.ArrayLike, metric: str, confidence: float = 0.9
+    ) -> tuple[Floats, Floats]:
+        """Between which values a measurement lies with the given probability, two of shape (k,).
+
+        Raises:
+            InvalidInputError: as `deviation`, or the confidence is not between 0 and 1.
+        """
+        if not 0 < confidence < 1:
+            raise InvalidInputError(f"a confidence is between 0 and 1, but got {confidence}.")
+        return self._at_deviations(networks, metric, -NormalDist().inv_cdf((1 - confidence) / 2))
+
+    def _at_deviations(
+        self, networks: npt.ArrayLike, metric: str, count: float
+    ) -> tuple[Floats, Floats]:
+        rows, column = self.space.check_array(networks), self.column(metric)
+        if column.posterior is None:
+            raise InvalidInputError(
+                f"the effects on {metric} were fitted without uncertainty: fit them with "
+                "method='regression'."
+            )
+        pairs = [(pair.first, pair.second) for pair in column.pairs]
+        sd = column.posterior.deviations(self.space, rows.astype(np.intp), pairs)
+        responses, scale = self._responses(rows, column), column.metric.scale
+        noise = column.posterior.noises(scale.inverse(responses))
+        sd = count * np.sqrt(sd**2 + noise**2)
+        return scale.inverse(responses - sd), scale.inverse(responses + sd)
 
     def exact(self, network: Network, metric: str) -> float:
         """The predicted value, correctly rounded where the form is linear.
@@ -262,13 +315,16 @@ class BlockTable:
         return float(column.base + math.fsum(effects) / total**column.power)
 
     def _predict(self, networks: npt.NDArray[np.integer], column: BlockEffects) -> Floats:
+        return column.metric.scale.inverse(self._responses(networks, column))
+
+    def _responses(self, networks: npt.NDArray[np.integer], column: BlockEffects) -> Floats:
         result = self._sums(networks, column.effects, column.pairs)
         if column.power:
             macs = self.space.require_macs(f"predicting {column.metric.name}")
             total = self._sums(networks, macs) + (self.space.fixed_macs or 0.0)
             result /= total if column.power == 1 else total**column.power
         result += column.base
-        return column.metric.scale.inverse(result)
+        return result
 
     def _sums(
         self,
@@ -349,6 +405,8 @@ class BlockTable:
                 }
                 for pair in column.pairs
             ]
+        if column.posterior is not None:
+            record["posterior"] = column.posterior.to_dict()
         return record
 
     @classmethod
@@ -372,6 +430,7 @@ class BlockTable:
                 item.get("conditions", dict, {}),
                 item.get("power", float, 1.0),
                 _pairs(item, space),
+                _posterior(item),
             )
         return cls(
             space, record.get("reference", list), columns, record.get("provenance", dict, {})
@@ -397,6 +456,12 @@ class BlockTable:
             )
         check_form(self.space, column.form, name)
         self._check_pairs(name, column.pairs)
+        entries = self.space.num_blocks + sum(pair.effects.size for pair in column.pairs)
+        if column.posterior is not None and len(column.posterior.factor) != entries:
+            raise InvalidInputError(
+                f"the posterior of {name} is about its {entries} effects and pair entries, but has "
+                f"{len(column.posterior.factor)}."
+            )
 
     def _check_pairs(self, name: str, pairs: Sequence[PairEffects]) -> None:
         seen: set[tuple[int, int]] = set()
@@ -425,7 +490,10 @@ class BlockTable:
         lines = [f"Block table of {self.space.name}, effects relative to the reference network"]
         for name, column in self.columns.items():
             reference = column.metric.format(self.exact(self.reference, name))
-            lines.append(f"\n{name}: reference {reference}")
+            scale = (
+                "" if column.metric.scale == IDENTITY else f" on the scale {column.metric.scale}"
+            )
+            lines.append(f"\n{name}{scale}: reference {reference}")
             for node, start in zip(self.space.nodes, self.space.offsets, strict=False):
                 shown = [
                     f"{block.name} {column.effects[start + i]:+.4g}"
@@ -498,7 +566,9 @@ def _declared(space: SearchSpace, reference: Network) -> dict[str, BlockEffects]
 def _flat(record: Record, key: str, space: SearchSpace) -> Floats:
     nodes = record.get(key, list)
     lengths = tuple(len(node) if isinstance(node, list) else -1 for node in nodes)
-    if lengths != space.sizes or not all(map(_is_number, itertools.chain.from_iterable(nodes))):
+    if lengths != space.sizes or not all(
+        map(_is_number_or_none, itertools.chain.from_iterable(nodes))
+    ):
         raise FileFormatError(
             f"{record.where}.{key}: expected one list of numbers for each node of "
             f"{', '.join(map(str, space.sizes))} blocks."
@@ -509,11 +579,11 @@ def _flat(record: Record, key: str, space: SearchSpace) -> Floats:
     )
 
 
-def _is_number(value: object) -> bool:
-    """Whether a value stands for a float: None for NaN."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value is None
-    return abs(value) <= sys.float_info.max
+def _posterior(record: Record) -> Posterior | None:
+    if "posterior" not in record:
+        return None
+    where = f"{record.where}.posterior"
+    return Posterior.from_record(Record(record.get("posterior", dict), where))
 
 
 def _pairs(record: Record, space: SearchSpace) -> tuple[PairEffects, ...]:
@@ -536,3 +606,8 @@ def _pairs(record: Record, space: SearchSpace) -> tuple[PairEffects, ...]:
             ) from error
         found.append(PairEffects(index[names[0]], index[names[1]], effects))
     return tuple(found)
+
+
+def _is_number_or_none(value: object) -> bool:
+    """None stands for NaN."""
+    return value is None or is_number(value)

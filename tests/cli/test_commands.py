@@ -185,6 +185,24 @@ def test_designs_and_networks_can_be_named(run: Run, table_csv: Path) -> None:
     assert report["done"] + report["already"] == 18
 
 
+@pytest.mark.usefixtures("table_csv")
+@pytest.mark.parametrize("design", ["balanced", "d-optimal"])
+def test_a_designed_sample_resumes_and_leaves_the_reference(
+    run: Run, space: mn.SearchSpace, tmp_path: Path, design: str
+) -> None:
+    assert evaluated(run, "--sampling", "single", "--context", "1,2,2")[0] == 0
+    function = mn.balanced_sampling if design == "balanced" else mn.d_optimal_sampling
+    wanted = function(space, 6).networks
+    for again in (False, True):
+        report = json_of(evaluated(run, "--sampling", design, "--count", "6", "--json"))
+        assert report["done"] + report["already"] == 6
+        assert (report["done"] == 0) == again
+    with mn.Study(tmp_path / "my.study") as study:
+        measured = {tuple(row) for row in study.measurements("accuracy").networks.tolist()}
+        assert set(wanted) <= measured
+        assert study.reference == (1, 2, 2)
+
+
 def test_an_evaluator_of_ones_own_is_named_by_module(
     run: Run, space: mn.SearchSpace, tmp_path: Path
 ) -> None:

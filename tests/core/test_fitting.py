@@ -377,7 +377,7 @@ def test_an_empty_study_or_an_unknown_method_is_refused(tmp_path: Path) -> None:
             fit(study)
         with pytest.raises(InvalidInputError, match="has no metric 'accuracy'"):
             fit(study, ["accuracy"])
-        with pytest.raises(InvalidInputError, match="'paired', 'single' or 'means'"):
+        with pytest.raises(InvalidInputError, match="one of paired, single, means, regression"):
             fit(study, method="median")  # type: ignore[arg-type]
 
 

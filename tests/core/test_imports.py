@@ -21,15 +21,22 @@ FLOW: dict[str, tuple[str, ...]] = {
     "_version": (),
     "_records": ("errors",),
     "_progress": (),
-    "metrics": ("errors",),
+    "scales": ("errors",),
+    "metrics": ("errors", "scales"),
     "space": ("errors", "_records"),
     "sampling": ("errors", "space"),
-    "evaluation": ("errors", "metrics", "space"),
-    "table": ("errors", "_records", "_version", "metrics", "space"),
-    "search": ("errors", "_progress", "metrics", "space", "table"),
+    "designs": ("errors", "sampling", "space"),
+    "evaluation": ("errors", "metrics", "scales", "space"),
+    "posterior": ("errors", "_records", "scales", "space"),
+    "table": ("errors", "_records", "_version", "metrics", "posterior", "scales", "space"),
+    "search": ("errors", "_progress", "metrics", "scales", "space", "table"),
+    "validation": (
+        *("errors", "evaluation", "fitting", "metrics", "sampling", "scales", "space", "study"),
+        "table",
+    ),
 }
 DOWNSTREAM = {"spaces", "datasets", "nets", "training", "devices", "demo", "cli", "report"}
-CORE = {*FLOW, "fitting", "study", "runner"}
+CORE = {*FLOW, "fitting", "regression", "study", "runner"}
 
 
 # ---- in a new process ----------------------------------------------------------------------------
@@ -66,14 +73,12 @@ def test_no_room_of_the_core_loads_an_optional_dependency(module: str) -> None:
 
 
 def test_importing_mathnas_takes_a_blink() -> None:
-    """Processor time, which other programs on the machine do not change; numpy included."""
-    code = (
-        "import time; start = time.process_time()\n"
-        "import mathnas\n"
-        "print(time.process_time() - start)"
+    """Processor time, numpy included, beside numpy's own on the same machine at the same time."""
+    code = "import time; start = time.process_time()\nimport {}\nprint(time.process_time() - start)"
+    numpy, whole = (
+        min(float(run(code.format(name))) for _ in range(5)) for name in ("numpy", "mathnas")
     )
-    best = min(float(run(code)) for _ in range(5))
-    assert best < 0.3
+    assert whole < 0.1 + 3 * numpy
 
 
 def test_everything_that_is_promised_is_there() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mathnas import Direction, InvalidInputError, Metric, metric_named
+from mathnas import Direction, InvalidInputError, Metric, PowerScale, metric_named
 from mathnas.metrics import IDENTITY, convert
 
 
@@ -59,7 +59,7 @@ def test_a_record_brings_back_the_metric(name: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "No Name"}, {"direction": "up"}, {"scale": "logit"}, {"name": None}],
+    [{"name": "No Name"}, {"direction": "up"}, {"name": None}],
 )
 def test_a_damaged_record_is_refused(change: dict[str, object]) -> None:
     record = {**metric_named("accuracy").to_dict(), **change}
@@ -67,6 +67,33 @@ def test_a_damaged_record_is_refused(change: dict[str, object]) -> None:
         Metric.from_dict(record)
     del record["unit"]
     with pytest.raises(InvalidInputError, match="a metric record needs name, unit"):
+        Metric.from_dict(record)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "loss", "latency_ms"])
+def test_a_record_brings_back_the_scale(name: str) -> None:
+    metric = replace(metric_named(name), scale=PowerScale(105, 2, 60, 80))
+    again = Metric.from_dict(json.loads(json.dumps(metric.to_dict())))
+    assert again == metric
+    assert again.scale == PowerScale(105, 2, 60, 80)
+    assert len({again, metric, metric_named(name)}) == 2
+
+
+def test_a_record_without_a_curved_scale_is_as_before_there_were_any() -> None:
+    assert metric_named("loss").to_dict() == {
+        "name": "loss",
+        "unit": "nats",
+        "direction": "minimize",
+        "additive": False,
+        "scale": "identity",
+    }
+    assert Metric.from_dict(metric_named("loss").to_dict()).scale is IDENTITY
+
+
+@pytest.mark.parametrize("scale", ["logit", None, 3, {"kind": "cubic"}])
+def test_a_record_with_a_damaged_scale_is_refused(scale: object) -> None:
+    record = {**metric_named("accuracy").to_dict(), "scale": scale}
+    with pytest.raises(InvalidInputError, match="a response scale is 'identity' or an object"):
         Metric.from_dict(record)
 
 

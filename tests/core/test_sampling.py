@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 from core_cases import networks_of, space_of, spaces, usual
 from hypothesis import given
@@ -16,12 +19,14 @@ from mathnas import (
     Network,
     SearchSpace,
     average_flops_network,
+    balanced_sampling,
+    d_optimal_sampling,
     full_sampling,
     partial_sampling,
     random_sampling,
     single_sampling,
 )
-from mathnas.sampling import Form
+from mathnas.sampling import Form, Sample
 
 
 def tiny() -> SearchSpace:
@@ -234,3 +239,191 @@ def test_random_sampling_takes_distinct_networks() -> None:
     sample = random_sampling(tiny(), 10, seed=3)
     assert (sample.kind, sample.seed, sample.cost, len(sample)) == ("random", 3, 10, 10)
     assert random_sampling(tiny(), 10, seed=3) == sample != random_sampling(tiny(), 10, seed=4)
+
+
+# ---- designed ------------------------------------------------------------------------------------
+
+designs = pytest.mark.parametrize("design", [balanced_sampling, d_optimal_sampling])
+Design = Callable[..., Sample]
+
+
+def counts_of(space: SearchSpace, networks: Sequence[Network]) -> list[list[int]]:
+    """For every node, how often each block stands."""
+    return [
+        [sum(network[node] == block for network in networks) for block in range(size)]
+        for node, size in enumerate(space.sizes)
+    ]
+
+
+def pair_counts_of(space: SearchSpace, networks: Sequence[Network]) -> list[int]:
+    """How often every two blocks of every two nodes stand together."""
+    return [
+        sum(network[i] == a and network[j] == b for network in networks)
+        for i, j in itertools.combinations(range(space.num_nodes), 2)
+        for a in range(space.sizes[i])
+        for b in range(space.sizes[j])
+    ]
+
+
+def log_det(space: SearchSpace, networks: Sequence[Network], ridge: float = 1e-3) -> float:
+    columns = [
+        [float(network[node] == block) for network in networks]
+        for node, size in enumerate(space.sizes)
+        for block in range(size)
+        if block != space.reference[node]
+    ]
+    matrix = np.array([[1.0] * len(networks), *columns])
+    return float(np.linalg.slogdet(matrix @ matrix.T + ridge * np.eye(len(matrix)))[1])
+
+
+@designs
+@given(space=spaces(most_networks=120), data=st.data())
+@usual
+def test_a_design_has_distinct_networks_beside_those_included(
+    design: Design, space: SearchSpace, data: st.DataObject
+) -> None:
+    include = data.draw(st.lists(st.sampled_from(networks_of(space)), max_size=8))
+    left = space.num_networks - len(set(include))
+    if not left:
+        return
+    count = data.draw(st.integers(1, left))
+    sample = design(space, count, seed=3, include=include)
+    assert len(sample) == sample.cost == count
+    assert set(sample) <= set(networks_of(space)) - set(include)
+    assert (sample.reference, sample.seed, sample.share) == (space.reference, 3, None)
+    assert design(space, count, seed=3, include=include) == sample
+
+
+@given(space=spaces(with_rules=False), data=st.data())
+@usual
+def test_a_balanced_sample_holds_the_blocks_of_a_node_equally_often(
+    space: SearchSpace, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, min(space.num_networks, 60)))
+    sample = balanced_sampling(space, count)
+    for counts in counts_of(space, sample.networks):
+        assert max(counts) - min(counts) <= 1
+
+
+@designs
+def test_designs_depend_on_the_seed(design: Design) -> None:
+    space = space_of([4] * 6)
+    first = design(space, 12, seed=1)
+    assert first.kind == {"balanced_sampling": "balanced"}.get(design.__name__, "d-optimal")
+    assert design(space, 12, seed=2).networks != first.networks
+
+
+@pytest.mark.parametrize(("sizes", "count"), [([3] * 4, 9), ([2] * 7, 8), ([4] * 3, 16)])
+def test_designs_find_small_orthogonal_arrays(sizes: list[int], count: int) -> None:
+    space = space_of(sizes)
+    for sample in (balanced_sampling(space, count), d_optimal_sampling(space, count)):
+        assert set(pair_counts_of(space, sample.networks)) == {count // sizes[0] ** 2}
+
+
+def test_pairs_of_a_balanced_sample_are_more_even_than_those_of_random_ones() -> None:
+    space = space_of([5, 4, 3, 6, 5])
+
+    def spread(sample: Sample) -> float:
+        return float(np.square(pair_counts_of(space, sample.networks)).sum())
+
+    assert spread(balanced_sampling(space, 40)) < min(
+        spread(random_sampling(space, 40, seed=seed)) for seed in range(20)
+    )
+
+
+def test_what_is_included_counts_towards_the_balance() -> None:
+    space = space_of([3, 3, 3], [*map(float, range(9))])
+    include = [network for network in networks_of(space) if network[0] == 0][:4]
+    sample = balanced_sampling(space, 5, include=include)
+    assert sorted(counts_of(space, [*include, *sample])[0]) == [2, 3, 4]
+    assert not any(network[0] == 0 for network in sample)
+    more = balanced_sampling(space, 8, include=single_sampling(space))
+    for counts in counts_of(space, [*single_sampling(space), *more]):
+        assert max(counts) - min(counts) <= 1
+
+
+@designs
+def test_included_networks_may_be_named_by_blocks(design: Design) -> None:
+    space = tiny()
+    by_name = design(space, 5, include=[("b0", "b1", "b2"), ("b0", "b1", "b2")])
+    assert by_name == design(space, 5, include=[(0, 1, 2)])
+    assert (0, 1, 2) not in set(by_name)
+
+
+@designs
+def test_the_rest_of_a_space_is_a_design(design: Design) -> None:
+    include = networks_of(staged())[:5]
+    rest = design(staged(), staged().num_networks - 5, include=include)
+    assert set(rest) == set(networks_of(staged())[5:])
+
+
+@designs
+def test_designs_determine_every_block_of_a_stage(design: Design) -> None:
+    # with equal counts alone the nodes of a stage would be absent together, and so undetermined
+    space = space_of([3, 4, 4, 4, 3], rules=[DepthRule((1, 2, 3), (0, 0, 0))])
+    sample = design(space, 40, seed=2)
+    assert log_det(space, sample.networks, ridge=0) > max(
+        log_det(space, random_sampling(space, 40, seed=seed).networks, ridge=0)
+        for seed in range(20)
+    )
+    assert min(map(min, counts_of(space, sample.networks))) >= 3
+
+
+@pytest.mark.parametrize("count", [8, 20, 45])
+@pytest.mark.parametrize(
+    "space",
+    [
+        space_of([3] * 6),
+        space_of([2, 5, 3, 7]),
+        space_of([4] * 8, [*map(float, range(32))]),
+        space_of([3, 4, 4, 2, 3], rules=[DepthRule((1, 2), (0, 3)), DepthRule((3, 4), (1, 0))]),
+    ],
+    ids=["even", "uneven", "larger", "stages"],
+)
+def test_a_d_optimal_sample_beats_random_ones(space: SearchSpace, count: int) -> None:
+    include = random_sampling(space, 6, seed=99).networks
+    rest = [network for network in random_sampling(space, count) if network not in include]
+    sample = d_optimal_sampling(space, len(rest), include=include)
+    assert log_det(space, [*include, *sample]) >= log_det(space, [*include, *rest])
+    alone = d_optimal_sampling(space, count)
+    assert log_det(space, alone.networks) >= max(
+        log_det(space, random_sampling(space, count, seed=seed).networks) for seed in range(20)
+    )
+
+
+def test_a_d_optimal_sample_of_a_tiny_space_is_the_best_one() -> None:
+    space = space_of([3, 2, 2])
+    best = max(log_det(space, few) for few in itertools.combinations(networks_of(space), 6))
+    assert log_det(space, d_optimal_sampling(space, 6).networks) == pytest.approx(best)
+
+
+@designs
+def test_a_design_of_a_large_space_takes_seconds(design: Design) -> None:
+    space = space_of([10] * 30)
+    start = time.perf_counter()
+    sample = design(space, 150)
+    assert time.perf_counter() - start < 30  # about 3 s, on a busy machine more
+    assert sample.cost == 150
+
+
+@designs
+def test_a_design_without_networks_is_refused(design: Design) -> None:
+    for count in (0, -1):
+        with pytest.raises(InvalidInputError, match=rf"at least 1 network, but got {count}"):
+            design(tiny(), count)
+
+
+@designs
+def test_a_design_of_more_networks_than_are_left_is_refused(design: Design) -> None:
+    with pytest.raises(InvalidInputError, match="has 24 distinct networks, but 25 were asked for"):
+        design(tiny(), 25)
+    with pytest.raises(InvalidInputError, match="has 23 distinct networks beside the 1 included"):
+        design(tiny(), 24, include=[(0, 0, 0)])
+
+
+@designs
+def test_including_what_is_no_network_is_refused(design: Design) -> None:
+    with pytest.raises(InvalidInputError, match="blocks 0 to 2, but got 3"):
+        design(tiny(), 2, include=[(3, 0, 0)])
+    with pytest.raises(InvalidInputError, match="'n1' is absent and a later one is not"):
+        design(staged(), 2, include=[(0, 0, 1)])

@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from mathnas._version import __version__
-from mathnas.cli import data, demo, evaluate, fit, pareto, predict, search, show_env, spaces
+from mathnas.cli import (
+    data,
+    demo,
+    evaluate,
+    fit,
+    pareto,
+    predict,
+    search,
+    show_env,
+    spaces,
+    validate,
+)
 from mathnas.errors import MathNASError
 
 app = typer.Typer(
@@ -23,7 +34,7 @@ app = typer.Typer(
     "search to proven optimality.",
     epilog="Exit codes: 0 done, 1 wrong use or infeasible, 2 a fault of mathnas, 130 stopped.",
 )
-for module in (demo, spaces, data, evaluate, fit, predict, search, pareto, show_env):
+for module in (demo, spaces, data, evaluate, fit, validate, predict, search, pareto, show_env):
     module.register(app)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mathnas import runner, sampling, spaces
+from mathnas import designs, runner, sampling, spaces
 from mathnas.cli._evaluators import evaluator_named
 from mathnas.cli._options import AsJson, StudyPath, print_json, progress_of
 from mathnas.errors import InvalidInputError
@@ -24,6 +24,8 @@ class Design(str, Enum):
     PARTIAL = "partial"
     FULL = "full"
     RANDOM = "random"
+    BALANCED = "balanced"
+    D_OPTIMAL = "d-optimal"
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +34,7 @@ def register(app: typer.Typer) -> None:
         help="Evaluate a sample of networks into a study. What the study has already is not "
         "repeated, so the same command resumes.",
         epilog="Example: mathnas evaluate macro.study --evaluator data:nasbench_macro "
-        "--sampling single",
+        "--sampling balanced --count 60",
     )(evaluate)
 
 
@@ -59,7 +61,9 @@ def evaluate(
     unpaired: Annotated[
         bool, typer.Option("--unpaired", help="Partial sampling of networks, not of contexts.")
     ] = False,
-    count: Annotated[int, typer.Option(help="Networks of random sampling.")] = 100,
+    count: Annotated[
+        int, typer.Option(help="Networks of random, balanced or d-optimal sampling.")
+    ] = 100,
     context: Annotated[
         str | None,
         typer.Option(
@@ -166,4 +170,7 @@ def _sample(
         return sampling.partial_sampling(space, share, form=form, seed=seed, reference=base)
     if design is Design.FULL:
         return sampling.full_sampling(space, base)
-    return sampling.random_sampling(space, count, seed=seed)
+    if design is Design.RANDOM:
+        return sampling.random_sampling(space, count, seed=seed)
+    make = designs.balanced_sampling if design is Design.BALANCED else designs.d_optimal_sampling
+    return make(space, count, seed=seed)

@@ -19,6 +19,7 @@ class Method(str, Enum):
     PAIRED = "paired"
     SINGLE = "single"
     MEANS = "means"
+    REGRESSION = "regression"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +41,10 @@ def fit(
     ] = None,
     method: Annotated[
         Method,
-        typer.Option(help="paired: all contexts; single: the reference's; means: unpaired."),
+        typer.Option(
+            help="paired: all contexts; single: the reference's; means: unpaired; regression: from "
+            "any networks, on a response scale, with uncertainty."
+        ),
     ] = Method.PAIRED,
     form: Forms = None,
     reference: Annotated[

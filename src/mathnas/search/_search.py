@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from mathnas.errors import InvalidInputError
-from mathnas.metrics import Direction
+from mathnas.metrics import IDENTITY, Direction
 from mathnas.search.answer import Answer, Conflict, Infeasible, LimitUse
 from mathnas.search.chain import ChainSolver, is_chain
 from mathnas.search.compiled import KernelSolver, kernel_is_available
@@ -194,7 +196,10 @@ def answer_of(
     column = table.column(program.objective.name)
     bound = value
     if solution.status is not Status.OPTIMAL:
-        bound = column.base + (-solution.bound if program.maximize else solution.bound)
+        response = column.base + (-solution.bound if program.maximize else solution.bound)
+        bound = response
+        if math.isfinite(response):
+            bound = float(column.metric.scale.inverse(np.array([response]))[0])
         # the reported value is rounded once more than the bound
         bound = max(bound, value) if program.maximize else min(bound, value)
     uses = tuple(
@@ -270,10 +275,11 @@ def _guarantee(
     name, seconds = program.objective.name, f"{1000 * solution.seconds:.2f} ms, {solution.solver}"
     if solution.status is Status.OPTIMAL:
         before = rank - 1 - apart
+        scale = "" if program.objective.scale == IDENTITY else " on its response scale"
         none = f"none{under} has" if not before else f"only {before}{under} may have"
         return (
             f"optimal: of {networks} networks, {none} a {better} predicted {name}, "
-            f"within 1e-9 of its range ({seconds})"
+            f"within 1e-9 of its range{scale} ({seconds})"
         )
     known = math.isfinite(gap)
     most = f"up to {program.objective.format(gap)} {better}" if known else f"{better} without bound"

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mathnas.errors import InvalidInputError
-from mathnas.metrics import Floats, Metric
+from mathnas.metrics import IDENTITY, Floats, Metric
 from mathnas.search.limits import Limit
 from mathnas.search.rules import Rule
 from mathnas.space import Indices, Network, SearchSpace
@@ -403,6 +403,10 @@ class Program:
             )
         if limit.sense == ">=":
             row, bound = -row, -bound
+        if column.metric.scale != IDENTITY:
+            # what rounding the limit's value is worth on the response scale
+            slope = float(column.metric.scale.derivative(np.array([limit.value]))[0])
+            magnitude += slope * abs(limit.value)
         weights = self.layout.candidates(row)
         if not column.pairs:
             return _Row(weights, bound, magnitude)

@@ -1,0 +1,488 @@
+"""A Bayesian linear model of block effects: any set of networks, a response scale, uncertainty.
+
+On a response scale g the value of a network is a constant plus one effect a block, plus what pairs
+of blocks add, plus noise:
+
+    g(y) = a + sum_i w_i(N_i) + sum_(i<k) v_ik(N_i, N_k) + e
+
+The effects have a normal prior in which a block's effects in two nodes are correlated (the same
+block helps in similar places), by ``rho ** distance`` for blocks of one name. How strongly, how
+much pairs add, how large the noise is and which scale serves are chosen by the evidence: the
+marginal likelihood of the measurements, the amplitude at its maximum and the constant with a flat
+prior, times the Jacobian of the scale, so that scales are compared on the same measurements
+(Box and Cox 1964; MacKay 1992). A flat prior on the data of single sampling gives the paper's
+differences.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mathnas.errors import InvalidInputError, MathNASWarning
+from mathnas.metrics import Direction, Floats
+from mathnas.posterior import Posterior
+from mathnas.scales import IDENTITY, ResponseScale, scales_for
+from mathnas.space import Indices, Network, SearchSpace
+from mathnas.study import Measurements
+from mathnas.table import PairEffects
+
+_CORRELATIONS = (0.0, 0.5, 0.8, 0.95, 1.0)
+_PAIR_SHARES = (
+    0.0,
+    0.01,
+    0.03,
+    0.1,
+    0.3,
+)  # prior variance of a pair's entry, relative to a block's
+_NOISES = np.logspace(-6, 2.5, 35)  # variance of the noise, relative to a block's effect
+_MOST_PAIR_ENTRIES = 600  # more, and only neighbours may interact; again more, and none
+_USUAL_NOISE, _NOISE_WIDTH = 0.05, 2.5  # a weak log-normal prior: few data tell nothing of noise
+_NEGLIGIBLE = 1e-9
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fitted model.
+
+    Attributes:
+        scale: the response scale that serves best.
+        base: response of the reference network.
+        effects: flat; relative to the reference's blocks, whose effect is 0.
+        spread: flat; posterior standard deviation of `effects`.
+        pairs: interactions, 0 in each row and column of the reference's blocks.
+        posterior: of any network's response.
+        correlation: of one block's effects in neighbouring nodes.
+        pair_share: prior variance of a pair's entry, relative to a block's effect.
+        noise_share: variance of the noise, relative to a block's effect.
+        relative: whether errors are proportional to values.
+        evidence: log marginal likelihood of the measurements, with the noise's prior.
+        left_out: shape (networks,): each network's value as the others predict it.
+        left_out_error: mean absolute error of that, in the metric's unit.
+    """
+
+    scale: ResponseScale
+    base: float
+    effects: Floats
+    spread: Floats
+    pairs: tuple[PairEffects, ...]
+    posterior: Posterior
+    correlation: float
+    pair_share: float
+    noise_share: float
+    relative: bool
+    evidence: float
+    left_out: Floats
+    left_out_error: float
+
+    def to_dict(self) -> dict[str, object]:
+        """What the evidence chose, for JSON and for people."""
+        return {
+            "scale": str(self.scale),
+            "errors": "relative" if self.relative else "absolute",
+            "block_correlation": self.correlation,
+            "pair_share": self.pair_share,
+            "noise_share": float(f"{self.noise_share:.3g}"),
+            "noise": float(f"{self.posterior.noise:.3g}"),
+            "evidence": round(self.evidence, 2),
+            "left_out_error": float(f"{self.left_out_error:.4g}"),
+        }
+
+
+def regress(
+    space: SearchSpace,
+    data: Measurements,
+    reference: Network,
+    *,
+    scale: ResponseScale | None = None,
+    pairs: bool | None = None,
+) -> Regression:
+    """Fit the model to all measurements of a metric.
+
+    Args:
+        scale: the response scale; by default the evidence chooses among `scales_for`. Additive
+            metrics (latency, energy) stay as they are, with errors that are absolute or relative to
+            the value, whichever has more evidence.
+        pairs: whether pairs of nodes interact; by default the evidence decides. All pairs of nodes
+            in small spaces (up to 600 entries of the matrices), in larger ones neighbours up to as
+            many; with True neighbours in any space.
+
+    Raises:
+        InvalidInputError: fewer than three networks were measured.
+
+    Warns:
+        MathNASWarning: a block is in no measured network, so that its effect is what the prior
+            makes of other nodes.
+    """
+    if len(data) < 3:
+        raise InvalidInputError(
+            f"a regression needs at least 3 measured networks, but {data.metric.name} has "
+            f"{len(data)}: evaluate more."
+        )
+    _warn_of_unseen(space, data)
+    design = _Design(space, data.networks, pairs=pairs)
+    responses = _responses(data, scale)
+    chosen = _choose(design, responses, pairs)
+    weights = _heteroscedastic(design, chosen, data)
+    if weights is not None:  # once more, with the noise of each network's own repeats
+        chosen = _choose(design, [chosen.response.weighted(weights)], chosen.pair_share > 0)
+    return _solution(design, chosen, reference, data.values)
+
+
+@dataclass(frozen=True)
+class _Response:
+    """Measurements on one scale.
+
+    Attributes:
+        values: shape (n,): standardised.
+        centre, unit: of the standardisation.
+        weights: shape (n,): how much larger than the common one each network's noise is, as a
+            standard deviation.
+        jacobian: log of the densities' ratio of measurements and standardised responses.
+    """
+
+    scale: ResponseScale
+    values: Floats
+    centre: float
+    unit: float
+    weights: Floats
+    relative: bool
+    jacobian: float
+
+    def weighted(self, factors: Floats) -> _Response:
+        """The same with noise that is larger by these factors."""
+        return _Response(
+            self.scale,
+            self.values,
+            self.centre,
+            self.unit,
+            self.weights * factors,
+            self.relative,
+            self.jacobian,
+        )
+
+
+def _responses(data: Measurements, scale: ResponseScale | None) -> list[_Response]:
+    values = data.values
+    ones = np.ones(len(values))
+    if scale is not None:
+        return [_response(values, scale, ones)]
+    if data.metric.additive:
+        found = [_response(values, IDENTITY, ones)]
+        if (values > 0).all():
+            found.append(_response(values, IDENTITY, values / float(np.exp(np.log(values).mean()))))
+        return found
+    crowds: Literal["below", "above"] = (
+        "below" if data.metric.direction is Direction.MAXIMIZE else "above"
+    )
+    return [_response(values, own, ones) for own in scales_for(values, crowds=crowds)]
+
+
+def _response(values: Floats, scale: ResponseScale, weights: Floats) -> _Response:
+    raw = scale.forward(values)
+    centre, unit = float(raw.mean()), float(raw.std()) or 1.0
+    jacobian = float(np.log(scale.derivative(values)).sum()) - len(values) * math.log(unit)
+    relative = bool(np.ptp(weights) > 0)
+    return _Response(scale, (raw - centre) / unit, centre, unit, weights, relative, jacobian)
+
+
+class _Design:
+    """Indicators of blocks, and of the entries of the pairs that may interact."""
+
+    def __init__(self, space: SearchSpace, networks: Indices, *, pairs: bool | None) -> None:
+        self.space, self.networks = space, networks
+        self.blocks = np.zeros((len(networks), space.num_blocks))
+        np.put_along_axis(self.blocks, networks + space.offsets[:-1], 1.0, axis=1)
+        nodes = range(space.num_nodes)
+        self.pairs = [(i, k) for i in nodes for k in nodes[i + 1 :]]
+        if self._entries() > _MOST_PAIR_ENTRIES:
+            self.pairs = [(i, i + 1) for i in nodes[:-1]]
+        if self._entries() > _MOST_PAIR_ENTRIES and not pairs:
+            self.pairs = []
+        self.entries = self.indicators_of_pairs(networks)
+
+    def _entries(self) -> int:
+        return sum(self.space.sizes[i] * self.space.sizes[k] for i, k in self.pairs)
+
+    def indicators_of_pairs(self, networks: Indices) -> Floats:
+        """Shape (networks, pair entries)."""
+        parts = [np.zeros((len(networks), 0))]
+        for i, k in self.pairs:
+            part = np.zeros((len(networks), self.space.sizes[i] * self.space.sizes[k]))
+            entry = networks[:, i] * self.space.sizes[k] + networks[:, k]
+            part[np.arange(len(networks)), entry] = 1.0
+            parts.append(part)
+        return np.hstack(parts)
+
+    def root(self, correlation: float, pair_share: float) -> Floats:
+        """A root B of the prior covariance B B^T of effects and pair entries."""
+        names = np.array([block.name for node in self.space.nodes for block in node.blocks])
+        node = np.repeat(np.arange(self.space.num_nodes), self.space.sizes)
+        same = names[:, None] == names[None]
+        distance = np.abs(node[:, None] - node[None])
+        values, vectors = np.linalg.eigh(same * correlation**distance)
+        kept = values > _NEGLIGIBLE
+        blocks: Floats = vectors[:, kept] * np.sqrt(values[kept])
+        if not pair_share:
+            return blocks
+        count = self.entries.shape[1]
+        root = np.zeros((len(blocks) + count, blocks.shape[1] + count))
+        root[: len(blocks), : blocks.shape[1]] = blocks
+        root[len(blocks) :, blocks.shape[1] :] = math.sqrt(pair_share) * np.eye(count)
+        return root
+
+    def features(self, root: Floats) -> Floats:
+        """Shape (networks, rank): in coordinates that are independent a priori."""
+        blocks = self.space.num_blocks
+        features: Floats = self.blocks @ root[:blocks]
+        if len(root) > blocks:
+            # the lower right corner of the root is a multiple of the identity
+            rank = root.shape[1] - (len(root) - blocks)
+            features = np.hstack([features[:, :rank], self.entries * root[-1, -1]])
+        return features
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the evidence chose."""
+
+    response: _Response
+    correlation: float
+    pair_share: float
+    noise_share: float
+    evidence: float
+
+
+def _choose(design: _Design, responses: Sequence[_Response], pairs: bool | None) -> _Choice:
+    """The response, prior and noise with the most evidence."""
+    names = [block.name for node in design.space.nodes for block in node.blocks]
+    shared = len(set(names)) < len(names)
+    correlations = _CORRELATIONS if shared else _CORRELATIONS[:1]
+    best = _best_of(design, responses, [(rho, 0.0) for rho in correlations])
+    if pairs is False or not design.pairs:
+        return best
+    shares = [share for share in _PAIR_SHARES if share or not pairs]
+    priors = [(rho, share) for rho in correlations for share in shares]
+    if not priors:
+        return best
+    paired = _best_of(design, responses, priors)
+    return paired if pairs or paired.evidence > best.evidence else best
+
+
+def _best_of(
+    design: _Design, responses: Sequence[_Response], priors: Sequence[tuple[float, float]]
+) -> _Choice:
+    best: _Choice | None = None
+    usual = -0.5 * (np.log(_NOISES / _USUAL_NOISE) / _NOISE_WIDTH) ** 2
+    groups: dict[bytes, list[_Response]] = {}  # of the same weights: one decomposition for all
+    for response in responses:
+        groups.setdefault(response.weights.tobytes(), []).append(response)
+    for correlation, share in priors:
+        features = design.features(design.root(correlation, share))
+        for group in groups.values():
+            evidence = _evidence(features, group) + usual[:, None]
+            noise, place = np.unravel_index(int(evidence.argmax()), evidence.shape)
+            found = float(evidence[noise, place])
+            if best is None or found > best.evidence:
+                best = _Choice(
+                    group[int(place)], correlation, share, float(_NOISES[int(noise)]), found
+                )
+    assert best is not None
+    return best
+
+
+def _whitened(features: Floats, response: _Response) -> tuple[Floats, Floats, Floats]:
+    """Features and values divided by each network's noise, the constant projected out, and the
+    constant's own column, of length 1."""
+    column = 1.0 / response.weights
+    features = features * column[:, None]
+    values = response.values * column
+    column = column / np.linalg.norm(column)
+    return (
+        features - np.outer(column, column @ features),
+        values - column * (column @ values),
+        column,
+    )
+
+
+def _evidence(features: Floats, group: Sequence[_Response]) -> Floats:
+    """Log marginal likelihoods of shape (noises, responses); all of the same weights.
+
+    With the prior's amplitude at its maximum; the decomposition serves all noises and scales.
+    """
+    whitened = _whitened(features, group[0])[0]
+    values = np.column_stack([_whitened(features[:, :0], own)[1] for own in group])
+    own = len(whitened) - 1  # degrees of freedom beside the constant
+    if whitened.shape[1] >= len(whitened):
+        strength, vectors = np.linalg.eigh(whitened @ whitened.T)
+        kept = strength > _NEGLIGIBLE * max(strength.max(), 1e-300)
+        strength, inside = strength[kept], vectors[:, kept].T @ values
+    else:
+        strength, vectors = np.linalg.eigh(whitened.T @ whitened)
+        kept = strength > _NEGLIGIBLE * max(strength.max(), 1e-300)
+        strength = strength[kept]
+        inside = (vectors[:, kept].T @ (whitened.T @ values)) / np.sqrt(strength)[:, None]
+    outside = np.maximum((values**2).sum(axis=0) - (inside**2).sum(axis=0), 1e-12 * own)
+    total = strength[None] + _NOISES[:, None]
+    misfit = (1 / total) @ inside**2 + outside[None] / _NOISES[:, None]
+    spread = np.log(total).sum(axis=1) + (own - len(strength)) * np.log(_NOISES)
+    scaling = np.array([response.jacobian - np.log(response.weights).sum() for response in group])
+    constant = math.log(float((1 / group[0].weights ** 2).sum()))
+    found: Floats = -0.5 * (own * np.log(misfit / own) + spread[:, None] + constant) + scaling
+    return found
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """A choice with its coordinates' posterior: mean `weights`, covariance ``amplitude^2 inverse``.
+
+    Attributes:
+        constant: of the response, at features 0.
+        predicted: shape (n,): standardised responses with each network left out.
+    """
+
+    weights: Floats
+    inverse: Floats
+    amplitude: float
+    centre: Floats
+    constant: float
+    predicted: Floats
+
+
+def _solve(features: Floats, choice: _Choice) -> _Solved:
+    response = choice.response
+    whitened, values, column = _whitened(features, response)
+    gram = whitened.T @ whitened / choice.noise_share
+    inverse = np.linalg.inv(gram + np.eye(len(gram)))
+    weights = inverse @ (whitened.T @ values) / choice.noise_share
+    rest = values - whitened @ weights
+    own = len(values) - 1
+    misfit = float(weights @ weights + rest @ rest / choice.noise_share)
+    precision = 1.0 / response.weights**2
+    precision /= precision.sum()
+    centre = precision @ features
+    constant = float(precision @ response.values)
+    # the hat matrix of the ridge, with the constant's own column
+    leverage = np.einsum("ij,jk,ik->i", whitened, inverse, whitened) / choice.noise_share
+    leverage = np.minimum(leverage + column**2, 1 - _NEGLIGIBLE)
+    fitted = constant + (features - centre) @ weights
+    left_out = response.values - (response.values - fitted) / (1 - leverage)
+    return _Solved(weights, inverse, math.sqrt(misfit / own), centre, constant, left_out)
+
+
+def _heteroscedastic(design: _Design, choice: _Choice, data: Measurements) -> Floats | None:
+    """How much larger each network's noise is for its own repeats; None where repeats tell
+    nothing."""
+    error = np.where(np.isfinite(data.spread), data.spread, 0.0) / np.sqrt(data.repeats)
+    if not error.any() or np.ptp(error) == 0:
+        return None
+    response = choice.response
+    solved = _solve(design.features(design.root(choice.correlation, choice.pair_share)), choice)
+    common = solved.amplitude * math.sqrt(choice.noise_share) * response.weights
+    own = error * response.scale.derivative(data.values) / response.unit
+    # the common noise was found with the repeats' noise in it: what is beyond their typical one
+    excess = np.maximum(own**2 - float(np.median(own**2)), 0.0)
+    factors: Floats = np.sqrt(1 + excess / common**2)
+    return factors if np.ptp(factors) > 0.01 else None
+
+
+def _solution(design: _Design, choice: _Choice, reference: Network, measured: Floats) -> Regression:
+    space = design.space
+    root = design.root(choice.correlation, choice.pair_share)
+    response = choice.response
+    solved = _solve(design.features(root), choice)
+    values = root @ solved.weights * response.unit
+    effects = values[: space.num_blocks].copy()
+    constant = solved.constant - float(solved.centre @ solved.weights)
+    base, pairs = _about(
+        space,
+        reference,
+        response.centre + response.unit * constant,
+        effects,
+        _pairs(design, values[space.num_blocks :]),
+    )
+    factor = root @ np.linalg.cholesky(solved.inverse) * (solved.amplitude * response.unit)
+    noise = solved.amplitude * response.unit * math.sqrt(choice.noise_share)
+    # centred as the features were: the constant is known best where the measurements are
+    shift = np.linalg.cholesky(solved.inverse).T @ solved.centre
+    posterior = Posterior(
+        factor,
+        shift * (solved.amplitude * response.unit),
+        noise**2 / float((1 / response.weights**2).sum()),
+        noise,
+        float(np.exp(np.log(measured).mean())) if response.relative else None,
+    )
+    left_out = response.scale.inverse(response.centre + response.unit * solved.predicted)
+    own = space.offsets[:-1] + np.array(reference)
+    differences = factor[: space.num_blocks] - np.repeat(factor[own], space.sizes, axis=0)
+    return Regression(
+        response.scale,
+        base,
+        effects,
+        np.linalg.norm(differences, axis=1),
+        pairs,
+        posterior,
+        choice.correlation,
+        choice.pair_share,
+        choice.noise_share,
+        response.relative,
+        choice.evidence,
+        left_out,
+        float(np.abs(left_out - measured).mean()),
+    )
+
+
+def _pairs(design: _Design, values: Floats) -> list[PairEffects]:
+    found, start = [], 0
+    if not len(values):
+        return []
+    for i, k in design.pairs:
+        rows, columns = design.space.sizes[i], design.space.sizes[k]
+        part = values[start : start + rows * columns].reshape(rows, columns)
+        found.append(PairEffects(i, k, part))
+        start += rows * columns
+    return found
+
+
+def _about(
+    space: SearchSpace,
+    reference: Network,
+    base: float,
+    effects: Floats,
+    pairs: Sequence[PairEffects],
+) -> tuple[float, tuple[PairEffects, ...]]:
+    """The same predictions with effects (changed in place) and pairs that are 0 at the reference's
+    blocks."""
+    moved = []
+    for pair in pairs:
+        entry, i, k = pair.effects, reference[pair.first], reference[pair.second]
+        first, second = (int(space.offsets[node]) for node in (pair.first, pair.second))
+        effects[first : first + entry.shape[0]] += entry[:, k]
+        effects[second : second + entry.shape[1]] += entry[i] - entry[i, k]
+        inner = entry - entry[:, [k]] - entry[[i]] + entry[i, k]
+        inner[i], inner[:, k] = 0.0, 0.0
+        moved.append(PairEffects(pair.first, pair.second, inner))
+    own = effects[space.offsets[:-1] + np.array(reference)]
+    effects -= np.repeat(own, space.sizes)
+    return base + float(own.sum()), tuple(moved)
+
+
+def _warn_of_unseen(space: SearchSpace, data: Measurements) -> None:
+    rows = (data.networks + space.offsets[:-1]).ravel()
+    unseen = np.flatnonzero(np.bincount(rows, minlength=space.num_blocks) == 0)
+    if len(unseen):
+        node = int(np.searchsorted(space.offsets, unseen[0], side="right")) - 1
+        block = space.nodes[node].blocks[int(unseen[0]) - int(space.offsets[node])]
+        warnings.warn(
+            f"{len(unseen)} blocks are in no network that was measured for {data.metric.name}, "
+            f"among them {block.name!r} of {space.nodes[node].name!r}: what is said of them is "
+            "only what the prior makes of the same block elsewhere. Evaluate networks that hold "
+            "them.",
+            MathNASWarning,
+            stacklevel=3,
+        )
