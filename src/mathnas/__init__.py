@@ -25,6 +25,7 @@ from mathnas.evaluation import (
 )
 from mathnas.fitting import fit
 from mathnas.metrics import Direction, Metric, metric_named
+from mathnas.refinement import Refinement, refine
 from mathnas.runner import EvaluationReport, evaluate
 from mathnas.sampling import (
     Sample,
@@ -109,6 +110,7 @@ __all__ = [
     "Prediction",
     "Quality",
     "Ranking",
+    "Refinement",
     "ResponseScale",
     "Rule",
     "Sample",
@@ -133,6 +135,7 @@ __all__ = [
     "partial_sampling",
     "quality",
     "random_sampling",
+    "refine",
     "scales_for",
     "search",
     "single_sampling",

@@ -18,6 +18,7 @@ from mathnas.cli import (
     fit,
     pareto,
     predict,
+    refine,
     search,
     show_env,
     spaces,
@@ -34,7 +35,19 @@ app = typer.Typer(
     "search to proven optimality.",
     epilog="Exit codes: 0 done, 1 wrong use or infeasible, 2 a fault of mathnas, 130 stopped.",
 )
-for module in (demo, spaces, data, evaluate, fit, validate, predict, search, pareto, show_env):
+for module in (
+    demo,
+    spaces,
+    data,
+    evaluate,
+    fit,
+    validate,
+    predict,
+    search,
+    pareto,
+    refine,
+    show_env,
+):
     module.register(app)
 
 

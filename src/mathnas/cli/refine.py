@@ -1,0 +1,131 @@
+"""``mathnas refine``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from mathnas import refinement
+from mathnas.cli._evaluators import evaluator_named
+from mathnas.cli._options import (
+    AsJson,
+    ExcludeTexts,
+    FixTexts,
+    ForbidTexts,
+    FromNetwork,
+    LimitTexts,
+    MaxChanges,
+    RequireTexts,
+    StudyPath,
+    print_json,
+    progress_of,
+    read_rules,
+)
+from mathnas.cli.evaluate import _known_space, _space_of
+from mathnas.study import Study
+
+
+class Start(str, Enum):
+    """What is evaluated first."""
+
+    SINGLE = "single"
+    BALANCED = "balanced"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "refine",
+        help="Search, evaluate what is found, fit again: until the budget is spent or nothing "
+        "better is likely. The answer was measured. The same command resumes.",
+        epilog="Example: mathnas refine macro.study --evaluator data:nasbench_macro "
+        "--maximize accuracy --limit macs=-20% --budget 30",
+    )(refine)
+
+
+def refine(
+    study_path: StudyPath,
+    evaluator: Annotated[
+        str,
+        typer.Option(
+            "--evaluator",
+            metavar="SPEC",
+            help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, or MODULE:OBJECT.",
+        ),
+    ],
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space",
+            help="A space (see `mathnas spaces`) or its JSON file; by default the study's, or the "
+            "evaluator's.",
+        ),
+    ] = None,
+    maximize: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="What to optimise; the evaluator's.")
+    ] = None,
+    minimize: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Instead of --maximize.")
+    ] = None,
+    limit: LimitTexts = None,
+    budget: Annotated[
+        int, typer.Option(help="Networks that the study holds in the end, at most.")
+    ] = 50,
+    batch: Annotated[int, typer.Option(help="Networks a round.")] = 3,
+    start: Annotated[
+        Start, typer.Option(help="What is evaluated first, where the study holds less.")
+    ] = Start.SINGLE,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Keep only these metrics.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of a balanced start and the evaluations.")] = 0,
+    fixed: FixTexts = None,
+    excluded: ExcludeTexts = None,
+    forbidden: ForbidTexts = None,
+    required: RequireTexts = None,
+    max_changes: MaxChanges = None,
+    from_network: FromNetwork = None,
+    as_json: AsJson = False,
+) -> None:
+    known = _known_space(study_path, space)
+    measure = evaluator_named(evaluator, known, metric or [])
+    with Study(study_path, known or _space_of(measure)) as study:
+        rules = read_rules(
+            study.space,
+            fixed=fixed,
+            excluded=excluded,
+            forbidden=forbidden,
+            required=required,
+            max_changes=max_changes,
+            start=from_network,
+        )
+        try:
+            found = refinement.refine(
+                study,
+                measure,
+                maximize=maximize,
+                minimize=minimize,
+                limits=limit or [],
+                rules=rules,
+                budget=budget,
+                batch=batch,
+                start=start.value,
+                seed=seed,
+                workers=workers,
+                progress=progress_of(as_json),
+            )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"{len(study)} measurements are in {study_path}. "
+                "The same command goes on from here.",
+                err=True,
+            )
+            raise
+    if as_json:
+        print_json({"study": str(study_path), **found.to_dict()})
+    else:
+        typer.echo(str(found))
+    if not found:
+        raise typer.Exit(1)
