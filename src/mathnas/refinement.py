@@ -28,19 +28,20 @@ from mathnas.fitting import fit
 from mathnas.metrics import Direction, Metric
 from mathnas.runner import evaluate
 from mathnas.sampling import single_sampling
-from mathnas.search import Limit, Program, Rule, read_limits, solver_for
+from mathnas.search import Limit, Program, Rule, Status, read_limits, solver_for
 from mathnas.search.limits import Limits
 from mathnas.space import Network, SearchSpace, network_text
 from mathnas.study import Study
 from mathnas.table import BlockEffects, BlockTable
 
 Start = Literal["single", "balanced"]
-Reason = Literal["budget", "unlikely", "exhausted"]
+Reason = Literal["budget", "unlikely", "exhausted", "unsolved"]
 _LEAST = 3  # networks that a regression needs
 _PATIENCE = 2  # rounds without improvement before the odds are looked at
 _SMALL_ODDS = 0.01  # of an improvement, by each network that could be evaluated next
 _LOOSER = (0.0, 0.5, 1.0, 2.0)  # limits, in deviations, where no network is predicted to meet them
 _SAMPLED = 64  # networks, for a usual deviation
+_SECONDS = 10.0  # of a solve: early tables may be so alike in all nodes that proofs take for ever
 _TRIES = 2  # a network that failed so often is left out
 
 
@@ -75,7 +76,7 @@ class Refinement:
         rounds: what was done by this call, the start first; empty where nothing was left to do.
         reason: why it ended: ``budget``, ``unlikely`` (nothing better is likely) or ``exhausted``
             (every network that may meet the limits, as far as predictions tell, was evaluated or
-            failed).
+            failed), or ``unsolved`` (no further network was found in the time of a solve, 10 s).
         evaluated: networks that the study holds.
     """
 
@@ -121,6 +122,7 @@ class Refinement:
             "budget": "the budget is spent",
             "unlikely": "nothing better is likely",
             "exhausted": "every network that may meet the limits was evaluated",
+            "unsolved": "no further network was found in the time of a solve",
         }[self.reason]
         failed = len({network for done in self.rounds for network in done.failed})
         note = f", {failed} failed" * bool(failed)
@@ -193,9 +195,9 @@ def refine(
         measure(missing)
     loop.check_start()
     while (count := len(loop.held())) < budget:
-        proposed, odds = loop.proposals(min(batch, budget - count))
+        proposed, odds, proven = loop.proposals(min(batch, budget - count))
         if not proposed:
-            return loop.result(rounds, "exhausted")
+            return loop.result(rounds, "exhausted" if proven else "unsolved")
         if loop.stale(len(first)) >= _PATIENCE * batch and odds < _SMALL_ODDS:
             return loop.result(rounds, "unlikely")
         measure(proposed)
@@ -402,9 +404,9 @@ class _Loop:
                 conditions=conditions,
             )
 
-    def proposals(self, count: int) -> tuple[list[Network], float]:
-        """The best predicted networks that were not evaluated, and the largest of their odds to be
-        better than the best measured one.
+    def proposals(self, count: int) -> tuple[list[Network], float, bool]:
+        """The best predicted networks that were not evaluated, the largest of their odds to be
+        better than the best measured one, and whether that there are no others is proven.
 
         Where none is left that is predicted to meet the limits, those that miss a measured one by
         no more than predictions may be off.
@@ -417,6 +419,7 @@ class _Loop:
             limit: float(np.median(table.deviation(sample, limit.metric.name))) for limit in free
         }
         found: list[Network] = []
+        proven = True
         for looser in _LOOSER if free else _LOOSER[:1]:
             sign = {"<=": looser, ">=": -looser}
             loosened = [
@@ -424,10 +427,12 @@ class _Loop:
                 for limit in limits
             ]
             program = Program(table, self.objective.name, self.upwards, loosened, self.rules)
-            found = _new(program, known, count)
+            found, finished = _new(program, known, count)
+            proven &= finished
             if found:
                 break
-        return found, max((self._odds(table, free, network) for network in found), default=0.0)
+        odds = max((self._odds(table, free, network) for network in found), default=0.0)
+        return found, odds, proven
 
     def _odds(self, table: BlockTable, limits: Sequence[Limit], network: Network) -> float:
         """How likely a network meets the measured limits and is better than the best one so far."""
@@ -453,15 +458,18 @@ class _Loop:
         return Refinement(best, values, table, tuple(rounds), reason, len(self.held()))
 
 
-def _new(program: Program, known: Collection[Network], count: int) -> list[Network]:
-    """The best `count` networks that are not known; fewer where there are no more."""
+def _new(program: Program, known: Collection[Network], count: int) -> tuple[list[Network], bool]:
+    """The best `count` networks that are not known, fewer where there are no more; and whether that
+    is proven, or they are what was found in the time."""
     solver, asked = solver_for(program, "auto"), count
     while True:
-        networks = solver.solve(program, count=asked).networks
-        found = [network for network in networks if network not in known]
-        # so many hold enough new ones in any case
-        if len(found) >= count or len(networks) < asked:
-            return found[:count]
+        solution = solver.solve(program, count=asked, time_limit=_SECONDS)
+        proven = solution.status in (Status.OPTIMAL, Status.INFEASIBLE)
+        found = [network for network in solution.networks if network not in known]
+        # more than are known hold enough new ones in any case
+        last = len(solution.networks) < asked if proven else asked >= len(known) + count
+        if len(found) >= count or last or (found and not proven):
+            return found[:count], proven
         asked = min(2 * asked + count, len(known) + count)
 
 

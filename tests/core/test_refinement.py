@@ -16,7 +16,7 @@ from core_cases import space_of
 
 import mathnas as mn
 from mathnas.refinement import Round
-from mathnas.search import exclude, fix
+from mathnas.search import Program, Solution, exclude, fix
 
 Require = Callable[..., Path]
 SIZES = (3, 3, 3, 3)
@@ -389,3 +389,24 @@ def test_an_ended_refinement_has_nothing_left_to_do(study: mn.Study) -> None:
     assert first.reason == again.reason == "unlikely"
     assert again.network == first.network
     assert not world.calls
+
+
+def test_a_solve_that_finds_nothing_in_its_time_ends_the_refinement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late:
+        name = "late"
+
+        def solve(
+            self, program: Program, *, count: int = 1, time_limit: float | None = None
+        ) -> Solution:
+            assert time_limit is not None
+            return Solution(mn.Status.UNKNOWN, [], -np.inf, time_limit, self.name)
+
+    monkeypatch.setattr("mathnas.refinement.solver_for", lambda *_: Late())
+    world = World()
+    with mn.Study(tmp_path / "late.study", space_of(SIZES)) as study:
+        found = mn.refine(study, world, maximize="accuracy", budget=20)
+        assert found.reason == "unsolved"
+        assert found  # the best of the start
+        assert str(found).endswith("no further network was found in the time of a solve.")

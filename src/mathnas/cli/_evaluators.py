@@ -7,11 +7,13 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from mathnas import datasets
+from mathnas import datasets, spaces
 from mathnas.errors import EvaluationError, InvalidInputError
 from mathnas.evaluation import Evaluator, TabularEvaluator
 from mathnas.space import SearchSpace
+from mathnas.study import Study
 
 _DATA: Mapping[str, Callable[[str], TabularEvaluator]] = {
     "nasbench201": lambda text: datasets.nasbench201(text or "cifar100"),
@@ -96,3 +98,28 @@ def _number(text: str) -> int:
     if not text.isdigit():
         raise InvalidInputError(f"this data set takes a whole number after its name, got {text!r}.")
     return int(text)
+
+
+def known_space(path: Path, text: str | None) -> SearchSpace | None:
+    """The space that is named, or that of the study where it exists."""
+    if text is not None:
+        return spaces.named(text)
+    if path.is_file() and path.stat().st_size:
+        with Study(path, read_only=True) as study:
+            return spaces.restore(study.space.to_dict())
+    return None
+
+
+def space_of(evaluator: Evaluator) -> SearchSpace:
+    """The space that an evaluator's networks are of.
+
+    Raises:
+        InvalidInputError: it does not say that.
+    """
+    space = getattr(evaluator, "space", None)
+    if not isinstance(space, SearchSpace):
+        raise InvalidInputError(
+            f"a new study needs --space: {type(evaluator).__name__} does not say which space its "
+            "networks are of."
+        )
+    return space

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mathnas import designs, runner, sampling, spaces
-from mathnas.cli._evaluators import evaluator_named
+from mathnas import designs, runner, sampling
+from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import AsJson, StudyPath, print_json, progress_of
-from mathnas.errors import InvalidInputError
-from mathnas.evaluation import Evaluator
 from mathnas.space import SearchSpace
 from mathnas.study import Study
 
@@ -86,9 +83,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the sample and the evaluations.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    known = _known_space(study_path, space)
+    known = known_space(study_path, space)
     measure = evaluator_named(evaluator, known, metric or [])
-    with Study(study_path, known or _space_of(measure)) as study:
+    with Study(study_path, known or space_of(measure)) as study:
         networks: sampling.Sample | list[tuple[int, ...]]
         if network:
             networks = [study.space.parse(text) for text in network]
@@ -131,26 +128,6 @@ def evaluate(
         typer.echo(str(report))
     if report.failures:
         raise typer.Exit(1)
-
-
-def _known_space(path: Path, text: str | None) -> SearchSpace | None:
-    """The space that is named, or that of the study where it exists."""
-    if text is not None:
-        return spaces.named(text)
-    if path.is_file() and path.stat().st_size:
-        with Study(path, read_only=True) as study:
-            return spaces.restore(study.space.to_dict())
-    return None
-
-
-def _space_of(evaluator: Evaluator) -> SearchSpace:
-    space = getattr(evaluator, "space", None)
-    if not isinstance(space, SearchSpace):
-        raise InvalidInputError(
-            f"a new study needs --space: {type(evaluator).__name__} does not say which space its "
-            "networks are of."
-        )
-    return space
 
 
 def _sample(

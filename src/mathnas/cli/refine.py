@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mathnas import refinement
-from mathnas.cli._evaluators import evaluator_named
+from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
     AsJson,
     ExcludeTexts,
@@ -23,7 +23,6 @@ from mathnas.cli._options import (
     progress_of,
     read_rules,
 )
-from mathnas.cli.evaluate import _known_space, _space_of
 from mathnas.study import Study
 
 
@@ -89,9 +88,9 @@ def refine(
     from_network: FromNetwork = None,
     as_json: AsJson = False,
 ) -> None:
-    known = _known_space(study_path, space)
+    known = known_space(study_path, space)
     measure = evaluator_named(evaluator, known, metric or [])
-    with Study(study_path, known or _space_of(measure)) as study:
+    with Study(study_path, known or space_of(measure)) as study:
         rules = read_rules(
             study.space,
             fixed=fixed,
