@@ -13,7 +13,6 @@ import argparse
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -26,7 +25,7 @@ from mathnas.fitting import fit_column
 from mathnas.metrics import IDENTITY, Metric
 from mathnas.regression import regress
 from mathnas.study import Measurements
-from mathnas.table import BlockEffects, BlockTable
+from mathnas.table import BlockTable
 
 
 class Data:
@@ -59,15 +58,7 @@ class Data:
         options = {"scale": IDENTITY, "pairs": False} if plain else {}
         found = regress(self.space, data, reference, **options)  # type: ignore[arg-type]
         seconds = time.perf_counter() - start
-        column = BlockEffects(
-            replace(metric, scale=found.scale),
-            found.base,
-            found.effects,
-            found.spread,
-            np.ones(self.space.num_blocks),
-            pairs=found.pairs,
-            posterior=found.posterior,
-        )
+        column = found.column(self.space, data)
         return BlockTable(self.space, reference, {metric.name: column}), seconds
 
 

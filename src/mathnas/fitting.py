@@ -11,14 +11,14 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
 from mathnas.errors import InvalidInputError, MathNASWarning
 from mathnas.metrics import Floats
-from mathnas.regression import Regression, regress
+from mathnas.regression import regress
 from mathnas.space import Network, SearchSpace
 from mathnas.study import Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form, check_form
@@ -89,7 +89,7 @@ def fit(
         data = study.measurements(name, (conditions or {}).get(name))
         if method == "regression":
             found = regress(study.space, data, base)
-            columns[name], chosen[name] = _column_of(study.space, data, found), found.to_dict()
+            columns[name], chosen[name] = found.column(study.space, data), found.to_dict()
         else:
             columns[name] = fit_column(
                 study.space, data, base, method, _form_of(data.metric.additive, name, form), power
@@ -138,21 +138,6 @@ def fit_column(
         base = float(np.mean(response - added))
     return BlockEffects(
         data.metric, base, effects, found.spread, found.contexts, form, data.conditions, power
-    )
-
-
-def _column_of(space: SearchSpace, data: Measurements, found: Regression) -> BlockEffects:
-    rows = (data.networks + space.offsets[:-1]).ravel()
-    return BlockEffects(
-        replace(data.metric, scale=found.scale),
-        found.base,
-        found.effects,
-        found.spread,
-        np.bincount(rows, minlength=space.num_blocks).astype(np.float64),
-        Form.LINEAR,
-        data.conditions,
-        pairs=found.pairs,
-        posterior=found.posterior,
     )
 
 
@@ -315,6 +300,5 @@ def _check_reference(
 
 
 def _block_name(space: SearchSpace, flat: int) -> str:
-    node = int(np.searchsorted(space.offsets, flat, side="right")) - 1
-    block = space.nodes[node].blocks[flat - int(space.offsets[node])]
-    return f"block {block.name!r} of node {space.nodes[node].name!r}"
+    node, block = space.place_of(flat)
+    return f"block {space.nodes[node].blocks[block].name!r} of node {space.nodes[node].name!r}"

@@ -480,9 +480,7 @@ def _chance(table: BlockTable, network: Network, metric: str, value: float, upwa
         column.metric.scale.forward(np.array([value]))[0]
     )
     gain = gain if upwards else -gain
-    assert column.posterior is not None  # of a regression
-    row, pairs = np.array([network]), [(pair.first, pair.second) for pair in column.pairs]
-    deviation = float(column.posterior.deviations(table.space, row, pairs)[0])
+    deviation = float(table.response_deviation([network], metric)[0])
     return NormalDist().cdf(gain / deviation) if deviation > 0 else float(gain >= 0)
 
 

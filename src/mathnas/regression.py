@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ from mathnas.posterior import Posterior
 from mathnas.scales import IDENTITY, ResponseScale, scales_for
 from mathnas.space import Indices, Network, SearchSpace
 from mathnas.study import Measurements
-from mathnas.table import PairEffects
+from mathnas.table import BlockEffects, Form, PairEffects
 
 _CORRELATIONS = (0.0, 0.5, 0.8, 0.95, 1.0)
 _PAIR_SHARES = (
@@ -79,6 +79,21 @@ class Regression:
     evidence: float
     left_out: Floats
     left_out_error: float
+
+    def column(self, space: SearchSpace, data: Measurements) -> BlockEffects:
+        """The column of a table, for the measurements that were fitted."""
+        rows = (data.networks + space.offsets[:-1]).ravel()
+        return BlockEffects(
+            replace(data.metric, scale=self.scale),
+            self.base,
+            self.effects,
+            self.spread,
+            np.bincount(rows, minlength=space.num_blocks).astype(np.float64),
+            Form.LINEAR,
+            data.conditions,
+            pairs=self.pairs,
+            posterior=self.posterior,
+        )
 
     def to_dict(self) -> dict[str, object]:
         """What the evidence chose, for JSON and for people."""
@@ -205,6 +220,7 @@ class _Design:
         if self._entries() > _MOST_PAIR_ENTRIES and not pairs:
             self.pairs = []
         self.entries = self.indicators_of_pairs(networks)
+        self._roots: dict[float, Floats] = {}  # by correlation; every share of the pairs asks
 
     def _entries(self) -> int:
         return sum(self.space.sizes[i] * self.space.sizes[k] for i, k in self.pairs)
@@ -221,19 +237,25 @@ class _Design:
 
     def root(self, correlation: float, pair_share: float) -> Floats:
         """A root B of the prior covariance B B^T of effects and pair entries."""
-        names = np.array([block.name for node in self.space.nodes for block in node.blocks])
-        node = np.repeat(np.arange(self.space.num_nodes), self.space.sizes)
-        same = names[:, None] == names[None]
-        distance = np.abs(node[:, None] - node[None])
-        values, vectors = np.linalg.eigh(same * correlation**distance)
-        kept = values > _NEGLIGIBLE
-        blocks: Floats = vectors[:, kept] * np.sqrt(values[kept])
+        if correlation not in self._roots:
+            self._roots[correlation] = self._root_of_blocks(correlation)
+        blocks = self._roots[correlation]
         if not pair_share:
             return blocks
         count = self.entries.shape[1]
         root = np.zeros((len(blocks) + count, blocks.shape[1] + count))
         root[: len(blocks), : blocks.shape[1]] = blocks
         root[len(blocks) :, blocks.shape[1] :] = math.sqrt(pair_share) * np.eye(count)
+        return root
+
+    def _root_of_blocks(self, correlation: float) -> Floats:
+        names = np.array([block.name for node in self.space.nodes for block in node.blocks])
+        node = np.repeat(np.arange(self.space.num_nodes), self.space.sizes)
+        same = names[:, None] == names[None]
+        distance = np.abs(node[:, None] - node[None])
+        values, vectors = np.linalg.eigh(same * correlation**distance)
+        kept = values > _NEGLIGIBLE
+        root: Floats = vectors[:, kept] * np.sqrt(values[kept])
         return root
 
     def features(self, root: Floats) -> Floats:
@@ -476,11 +498,11 @@ def _warn_of_unseen(space: SearchSpace, data: Measurements) -> None:
     rows = (data.networks + space.offsets[:-1]).ravel()
     unseen = np.flatnonzero(np.bincount(rows, minlength=space.num_blocks) == 0)
     if len(unseen):
-        node = int(np.searchsorted(space.offsets, unseen[0], side="right")) - 1
-        block = space.nodes[node].blocks[int(unseen[0]) - int(space.offsets[node])]
+        number, block = space.place_of(int(unseen[0]))
+        node = space.nodes[number]
         warnings.warn(
             f"{len(unseen)} blocks are in no network that was measured for {data.metric.name}, "
-            f"among them {block.name!r} of {space.nodes[node].name!r}: what is said of them is "
+            f"among them {node.blocks[block].name!r} of {node.name!r}: what is said of them is "
             "only what the prior makes of the same block elsewhere. Evaluate networks that hold "
             "them.",
             MathNASWarning,

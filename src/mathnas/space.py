@@ -258,6 +258,11 @@ class SearchSpace:
             )
         return int(node)
 
+    def place_of(self, flat: int) -> tuple[int, int]:
+        """The node and block indices of a flat block number, 0 to num_blocks - 1."""
+        node = int(np.searchsorted(self.offsets, flat, side="right")) - 1
+        return node, flat - int(self.offsets[node])
+
     def parse(self, text: str) -> Network:
         """A network written as ``3,0,2`` or as block names separated by commas."""
         parts = [part.strip() for part in text.split(",")]

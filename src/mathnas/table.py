@@ -264,6 +264,22 @@ class BlockTable:
         low, high = self._at_deviations(networks, metric, 1.0)
         return (high - low) / 2
 
+    def response_deviation(self, networks: npt.ArrayLike, metric: str) -> Floats:
+        """Standard deviations of the responses of networks of shape (k, m), on the metric's scale
+        and without the noise of a measurement.
+
+        Raises:
+            InvalidInputError: as `deviation`.
+        """
+        rows, column = self.space.check_array(networks), self.column(metric)
+        if column.posterior is None:
+            raise InvalidInputError(
+                f"the effects on {metric} were fitted without uncertainty: fit them with "
+                "method='regression'."
+            )
+        pairs = [(pair.first, pair.second) for pair in column.pairs]
+        return column.posterior.deviations(self.space, rows.astype(np.intp), pairs)
+
     def interval(
         self, networks: npt.ArrayLike, metric: str, confidence: float = 0.9
     ) -> tuple[Floats, Floats]:
@@ -279,14 +295,9 @@ class BlockTable:
     def _at_deviations(
         self, networks: npt.ArrayLike, metric: str, count: float
     ) -> tuple[Floats, Floats]:
+        sd = self.response_deviation(networks, metric)
         rows, column = self.space.check_array(networks), self.column(metric)
-        if column.posterior is None:
-            raise InvalidInputError(
-                f"the effects on {metric} were fitted without uncertainty: fit them with "
-                "method='regression'."
-            )
-        pairs = [(pair.first, pair.second) for pair in column.pairs]
-        sd = column.posterior.deviations(self.space, rows.astype(np.intp), pairs)
+        assert column.posterior is not None  # there are deviations
         responses, scale = self._responses(rows, column), column.metric.scale
         noise = column.posterior.noises(scale.inverse(responses))
         sd = count * np.sqrt(sd**2 + noise**2)

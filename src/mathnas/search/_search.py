@@ -83,19 +83,19 @@ def search(
     check_time_limit(time_limit)
     program = program_for(table, maximize, minimize, limits, rules)
     chosen = solver_for(program, solver)
-    start = time.perf_counter()
-
-    def left() -> float | None:
-        if time_limit is None:
-            return None
-        return max(1e-3, time_limit - (time.perf_counter() - start))
-
+    left = countdown(time_limit)
     solution = chosen.solve(program, time_limit=time_limit)
     verified_by = _verified(program, solution, time_limit) if verify else None
     if not solution.networks:
         return replace(infeasible_of(program, solution, chosen, left), verified_by=verified_by)
     answer = answer_of(program, solution.networks[0], solution, chosen, left)
     return replace(answer, verified_by=verified_by)
+
+
+def countdown(seconds: float | None) -> Clock:
+    """From now on, what is left of the time for several solves: never less than a millisecond."""
+    start = time.perf_counter()
+    return lambda: None if seconds is None else max(1e-3, seconds - (time.perf_counter() - start))
 
 
 def _verified(program: Program, solution: Solution, time_limit: float | None) -> str | None:

@@ -97,7 +97,7 @@ class Answer:
             "guarantee": self.guarantee,
             "limits": [
                 {
-                    **_limit_dict(use.limit),
+                    **use.limit.to_dict(),
                     "used": use.used,
                     "slack": use.slack,
                     "binds": use.binds,
@@ -219,11 +219,11 @@ class Infeasible:
         """For JSON."""
         return {
             "status": self.status.value,
-            "limits": [_limit_dict(limit) for limit in self.limits],
+            "limits": [limit.to_dict() for limit in self.limits],
             "conflicts": [
                 {
-                    **_limit_dict(conflict.limit),
-                    "together_with": [_limit_dict(other) for other in conflict.others],
+                    **conflict.limit.to_dict(),
+                    "together_with": [other.to_dict() for other in conflict.others],
                     "best_possible": conflict.best,
                 }
                 for conflict in self.conflicts
@@ -259,10 +259,6 @@ class Infeasible:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _limit_dict(limit: Limit) -> dict[str, object]:
-    return {"metric": limit.metric.name, "sense": limit.sense, "value": limit.value}
 
 
 def _use_text(use: LimitUse) -> str:

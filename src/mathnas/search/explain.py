@@ -43,9 +43,7 @@ class LimitPrice:
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
-            "metric": self.limit.metric.name,
-            "sense": self.limit.sense,
-            "value": self.limit.value,
+            **self.limit.to_dict(),
             "used": self.used,
             "next_value": self.next_value,
             "next_objective": self.next_objective,

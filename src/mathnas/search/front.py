@@ -85,10 +85,7 @@ class Front:
                 {"network": list(p.network), self.x.name: p.x, self.y.name: p.y}
                 for p in self.points
             ],
-            "limits": [
-                {"metric": limit.metric.name, "sense": limit.sense, "value": limit.value}
-                for limit in self.limits
-            ],
+            "limits": [limit.to_dict() for limit in self.limits],
             "rules": [str(rule) for rule in self.rules],
             "seconds": self.seconds,
             "solver": self.solver,

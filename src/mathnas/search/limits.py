@@ -45,6 +45,10 @@ class Limit:
         """How far a value is inside the limit, in the metric's unit; negative outside."""
         return self.value - value if self.sense == "<=" else value - self.value
 
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"metric": self.metric.name, "sense": self.sense, "value": self.value}
+
     def __str__(self) -> str:
         return f"{self.metric.name} {self.sense} {self.metric.format(self.value)}"
 

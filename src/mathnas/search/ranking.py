@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import operator
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mathnas.errors import InvalidInputError
-from mathnas.search._search import answer_of, infeasible_of, program_for, solver_for
+from mathnas.search._search import answer_of, countdown, infeasible_of, program_for, solver_for
 from mathnas.search.answer import Answer, Infeasible
 from mathnas.search.limits import Limits
 from mathnas.search.rules import Rule, at_least_changes
@@ -91,12 +90,7 @@ def k_best(
             f"answers differ in 0 to {table.space.num_nodes} nodes, but got diverse={diverse}."
         )
     check_time_limit(time_limit)
-    start = time.monotonic()
-
-    def left() -> float | None:
-        spent = time.monotonic() - start
-        return None if time_limit is None else max(1e-3, time_limit - spent)
-
+    left = countdown(time_limit)
     program = program_for(table, maximize, minimize, limits, rules)
     chosen = solver_for(program, solver)
     solution = chosen.solve(program, count=1 if diverse else count, time_limit=left())

@@ -81,8 +81,8 @@ def require(space: SearchSpace, when: Named, then: Named) -> Rule:
         InvalidInputError: a node or block is unknown, none is named, or a node stands in both.
     """
     conditions, consequences = _places(space, when), _places(space, then)
-    if {_node(space, place) for place in conditions} & {
-        _node(space, place) for place in consequences
+    if {space.place_of(place)[0] for place in conditions} & {
+        space.place_of(place)[0] for place in consequences
     }:
         raise InvalidInputError(
             f"a rule's condition and consequence are about different nodes, but got {when} and "
@@ -194,15 +194,11 @@ def _block_index(node: BlockNode, block: Name) -> int:
     return index
 
 
-def _node(space: SearchSpace, place: int) -> int:
-    return int(np.searchsorted(space.offsets, place, side="right")) - 1
-
-
 def _listed(space: SearchSpace, named: Named) -> str:
     return ", ".join(_shown(space, place) for place in _places(space, named))
 
 
 def _shown(space: SearchSpace, place: int) -> str:
-    number = _node(space, place)
+    number, block = space.place_of(place)
     node = space.nodes[number]
-    return f"{node.name}={node.blocks[place - int(space.offsets[number])].name}"
+    return f"{node.name}={node.blocks[block].name}"
