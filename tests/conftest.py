@@ -30,3 +30,21 @@ def require() -> Callable[..., Path]:
             pytest.skip(f"needs the public data set {name}: set MATHNAS_DATA")
 
     return path_or_skip
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in an empty folder; returns exit code, stdout, stderr."""
+    from mathnas.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

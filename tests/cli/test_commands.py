@@ -12,25 +12,13 @@ from typing import Any
 import pytest
 
 import mathnas as mn
-from mathnas.cli import main
 
-COMMANDS = ("demo", "spaces", "data", "evaluate", "fit", "predict", "search", "show-env")
+COMMANDS = (
+    *("demo", "spaces", "data", "evaluate", "fit", "validate", "predict", "search", "pareto"),
+    *("refine", "show-env"),
+)
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in an empty folder; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

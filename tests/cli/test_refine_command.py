@@ -9,19 +9,15 @@ from pathlib import Path
 import pytest
 
 import mathnas as mn
-from mathnas.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 EVALUATOR = ("--evaluator", "table:measured.csv")
 WANTED = (*EVALUATOR, "--space", "space.json", "--maximize", "accuracy", "--budget", "20")
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in a folder with space.json and measured.csv; returns exit code, stdout,
-    stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+@pytest.fixture(autouse=True)
+def measured(tmp_path: Path) -> None:
+    """space.json and measured.csv."""
     nodes = [
         mn.BlockNode(name, tuple(mn.Block(f"b{j}", 1.0 + j) for j in range(3))) for name in "abcd"
     ]
@@ -35,13 +31,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             f"{1 + 2 * a + b + 0.5 * c + d}"
         )
     (tmp_path / "measured.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_makes_the_study_and_answers_with_what_was_measured(run: Run) -> None:

@@ -104,10 +104,13 @@ def known_space(path: Path, text: str | None) -> SearchSpace | None:
     """The space that is named, or that of the study where it exists."""
     if text is not None:
         return spaces.named(text)
-    if path.is_file() and path.stat().st_size:
-        with Study(path, read_only=True) as study:
-            return spaces.restore(study.space.to_dict())
-    return None
+    return space_in(path) if path.is_file() and path.stat().st_size else None
+
+
+def space_in(path: Path) -> SearchSpace:
+    """The space of a study, with what a known space adds to its plain form."""
+    with Study(path, read_only=True) as study:
+        return spaces.restore(study.space.to_dict())
 
 
 def space_of(evaluator: Evaluator) -> SearchSpace:

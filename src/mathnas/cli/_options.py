@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -13,6 +14,7 @@ import typer
 
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.fitting import fit
+from mathnas.runner import EvaluationReport
 from mathnas.search import Rule, at_most_changes, exclude, fix, forbid, require
 from mathnas.space import SearchSpace
 from mathnas.study import Study
@@ -30,6 +32,24 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file
 TablePath = Annotated[
     Path, typer.Argument(metavar="TABLE", help="A table file, or a study (fitted on the spot).")
 ]
+EvaluatorSpec = Annotated[
+    str,
+    typer.Option(
+        "--evaluator",
+        metavar="SPEC",
+        help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, or MODULE:OBJECT.",
+    ),
+]
+SpaceSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        help="A space (see `mathnas spaces`) or its JSON file; by default the study's, or the "
+        "evaluator's.",
+    ),
+]
+Workers = Annotated[int, typer.Option("--workers", help="Worker processes.")]
+Repeats = Annotated[int, typer.Option("--repeats", help="Measurements of each network.")]
 LimitTexts = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,61 +84,44 @@ SolverName = Annotated[
     ),
 ]
 
-# rules: nodes and blocks by name or number
-_PANEL = "Rules (nodes and blocks by name or number)"
+
+def _rule_option(name: str, metavar: str, help_text: str) -> Any:
+    """An option of the panel of rules."""
+    return typer.Option(
+        name,
+        metavar=metavar,
+        rich_help_panel="Rules (nodes and blocks by name or number)",
+        help=help_text,
+    )
+
+
 FixTexts = Annotated[
     list[str] | None,
-    typer.Option(
-        "--fix",
-        metavar="NODE=BLOCK",
-        rich_help_panel=_PANEL,
-        help="The node takes this block. May be repeated.",
-    ),
+    _rule_option("--fix", "NODE=BLOCK", "The node takes this block. May be repeated."),
 ]
 ExcludeTexts = Annotated[
     list[str] | None,
-    typer.Option(
-        "--exclude",
-        metavar="NODE=BLOCK",
-        rich_help_panel=_PANEL,
-        help="The node does not take this block. May be repeated.",
-    ),
+    _rule_option("--exclude", "NODE=BLOCK", "The node does not take this block. May be repeated."),
 ]
 ForbidTexts = Annotated[
     list[str] | None,
-    typer.Option(
-        "--forbid",
-        metavar="A=X,B=Y",
-        rich_help_panel=_PANEL,
-        help="These are not all together. May be repeated.",
-    ),
+    _rule_option("--forbid", "A=X,B=Y", "These are not all together. May be repeated."),
 ]
 RequireTexts = Annotated[
     list[str] | None,
-    typer.Option(
+    _rule_option(
         "--require",
-        metavar="A=X:B=Y",
-        rich_help_panel=_PANEL,
-        help="Where A takes X, B takes Y; commas join several. May be repeated.",
+        "A=X:B=Y",
+        "Where A takes X, B takes Y; commas join several. May be repeated.",
     ),
 ]
 MaxChanges = Annotated[
     int | None,
-    typer.Option(
-        "--max-changes",
-        metavar="N",
-        rich_help_panel=_PANEL,
-        help="At most N nodes differ from the network --from.",
-    ),
+    _rule_option("--max-changes", "N", "At most N nodes differ from the network --from."),
 ]
 FromNetwork = Annotated[
     str | None,
-    typer.Option(
-        "--from",
-        metavar="NETWORK",
-        rich_help_panel=_PANEL,
-        help="What --max-changes counts from, as 3,0,2 or block names.",
-    ),
+    _rule_option("--from", "NETWORK", "What --max-changes counts from, as 3,0,2 or block names."),
 ]
 
 
@@ -138,6 +141,31 @@ def _finite(value: Any) -> Any:
 def progress_of(as_json: bool) -> bool | None:
     """Progress where standard error is a terminal, and in logs of people, not of scripts."""
     return None if as_json or sys.stderr.isatty() else True
+
+
+@contextlib.contextmanager
+def kept_when_stopped(study: Study, path: Path) -> Iterator[None]:
+    """After Ctrl-C, says that what was measured is kept, and goes on stopping."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            f"{len(study)} measurements are in {path}. The same command goes on from here.",
+            err=True,
+        )
+        raise
+
+
+def report_dict(report: EvaluationReport) -> dict[str, object]:
+    """What an evaluation did, for JSON."""
+    return {
+        "done": report.done,
+        "already": report.already,
+        "failures": [
+            {"network": list(failure.network), "error": failure.error}
+            for failure in report.failures
+        ],
+    }
 
 
 def read_table(path: Path, forms: list[str] | None = None) -> BlockTable:

@@ -9,7 +9,18 @@ import typer
 
 from mathnas import designs, runner, sampling
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
-from mathnas.cli._options import AsJson, StudyPath, print_json, progress_of
+from mathnas.cli._options import (
+    AsJson,
+    EvaluatorSpec,
+    Repeats,
+    SpaceSpec,
+    StudyPath,
+    Workers,
+    kept_when_stopped,
+    print_json,
+    progress_of,
+    report_dict,
+)
 from mathnas.space import SearchSpace
 from mathnas.study import Study
 
@@ -37,22 +48,8 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     study_path: StudyPath,
-    evaluator: Annotated[
-        str,
-        typer.Option(
-            "--evaluator",
-            metavar="SPEC",
-            help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, or MODULE:OBJECT.",
-        ),
-    ],
-    space: Annotated[
-        str | None,
-        typer.Option(
-            "--space",
-            help="A space (see `mathnas spaces`) or its JSON file; by default the study's, or the "
-            "evaluator's.",
-        ),
-    ] = None,
+    evaluator: EvaluatorSpec,
+    space: SpaceSpec = None,
     design: Annotated[Design, typer.Option("--sampling", help="The sample.")] = Design.SINGLE,
     share: Annotated[float, typer.Option(help="Share of partial sampling.")] = 0.05,
     unpaired: Annotated[
@@ -78,8 +75,8 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Keep only these metrics.")
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Measurements of each network.")] = 1,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    repeats: Repeats = 1,
+    workers: Workers = 1,
     seed: Annotated[int, typer.Option(help="Of the sample and the evaluations.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +91,7 @@ def evaluate(
             networks = _sample(
                 study.space, design, base, share, unpaired, count, repeat_reference, seed
             )
-        try:
+        with kept_when_stopped(study, study_path):
             report = runner.evaluate(
                 study,
                 networks,
@@ -104,24 +101,12 @@ def evaluate(
                 workers=workers,
                 progress=progress_of(as_json),
             )
-        except KeyboardInterrupt:
-            typer.echo(
-                f"{len(study)} measurements are in {study_path}. "
-                "The same command goes on from here.",
-                err=True,
-            )
-            raise
     if as_json:
         print_json(
             {
                 "study": str(study_path),
-                "done": report.done,
-                "already": report.already,
+                **report_dict(report),
                 "seconds": report.seconds,
-                "failures": [
-                    {"network": list(failure.network), "error": failure.error}
-                    for failure in report.failures
-                ],
             }
         )
     else:

@@ -11,6 +11,7 @@ from mathnas import refinement
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
     AsJson,
+    EvaluatorSpec,
     ExcludeTexts,
     FixTexts,
     ForbidTexts,
@@ -18,7 +19,10 @@ from mathnas.cli._options import (
     LimitTexts,
     MaxChanges,
     RequireTexts,
+    SpaceSpec,
     StudyPath,
+    Workers,
+    kept_when_stopped,
     print_json,
     progress_of,
     read_rules,
@@ -45,22 +49,8 @@ def register(app: typer.Typer) -> None:
 
 def refine(
     study_path: StudyPath,
-    evaluator: Annotated[
-        str,
-        typer.Option(
-            "--evaluator",
-            metavar="SPEC",
-            help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, or MODULE:OBJECT.",
-        ),
-    ],
-    space: Annotated[
-        str | None,
-        typer.Option(
-            "--space",
-            help="A space (see `mathnas spaces`) or its JSON file; by default the study's, or the "
-            "evaluator's.",
-        ),
-    ] = None,
+    evaluator: EvaluatorSpec,
+    space: SpaceSpec = None,
     maximize: Annotated[
         str | None, typer.Option(metavar="METRIC", help="What to optimise; the evaluator's.")
     ] = None,
@@ -78,7 +68,7 @@ def refine(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Keep only these metrics.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    workers: Workers = 1,
     seed: Annotated[int, typer.Option(help="Of a balanced start and the evaluations.")] = 0,
     fixed: FixTexts = None,
     excluded: ExcludeTexts = None,
@@ -100,7 +90,7 @@ def refine(
             max_changes=max_changes,
             start=from_network,
         )
-        try:
+        with kept_when_stopped(study, study_path):
             found = refinement.refine(
                 study,
                 measure,
@@ -115,13 +105,6 @@ def refine(
                 workers=workers,
                 progress=progress_of(as_json),
             )
-        except KeyboardInterrupt:
-            typer.echo(
-                f"{len(study)} measurements are in {study_path}. "
-                "The same command goes on from here.",
-                err=True,
-            )
-            raise
     if as_json:
         print_json({"study": str(study_path), **found.to_dict()})
     else:

@@ -6,9 +6,21 @@ from typing import Annotated
 
 import typer
 
-from mathnas import runner, spaces, validation
-from mathnas.cli._evaluators import evaluator_named
-from mathnas.cli._options import AsJson, Forms, StudyPath, print_json, progress_of, read_forms
+from mathnas import runner, validation
+from mathnas.cli._evaluators import evaluator_named, space_in
+from mathnas.cli._options import (
+    AsJson,
+    EvaluatorSpec,
+    Forms,
+    Repeats,
+    StudyPath,
+    Workers,
+    kept_when_stopped,
+    print_json,
+    progress_of,
+    read_forms,
+    report_dict,
+)
 from mathnas.cli.fit import Method
 from mathnas.errors import InvalidInputError
 from mathnas.study import Study
@@ -26,14 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def validate(
     study_path: StudyPath,
-    evaluator: Annotated[
-        str,
-        typer.Option(
-            "--evaluator",
-            metavar="SPEC",
-            help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, or MODULE:OBJECT.",
-        ),
-    ],
+    evaluator: EvaluatorSpec,
     count: Annotated[
         int, typer.Option("--networks", help="How many; more add to those of fewer.")
     ] = 30,
@@ -47,15 +52,14 @@ def validate(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Only these metrics.")
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Measurements of each network.")] = 1,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    repeats: Repeats = 1,
+    workers: Workers = 1,
     seed: Annotated[int, typer.Option(help="Of the networks and the evaluations.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     if not 0 < confidence < 1:
         raise InvalidInputError(f"--confidence is between 0 and 1, but got {confidence}.")
-    with Study(study_path, read_only=True) as study:
-        space = spaces.restore(study.space.to_dict())
+    space = space_in(study_path)
     measure = evaluator_named(evaluator, space, metric or [])
     with Study(study_path, space) as study:
         networks = validation.validation_sampling(
@@ -82,7 +86,7 @@ def validate(
             form=read_forms(form),
             conditions=dict.fromkeys(names, measure.conditions),
         )
-        try:
+        with kept_when_stopped(study, study_path):
             report = runner.evaluate(
                 study,
                 networks,
@@ -92,13 +96,6 @@ def validate(
                 workers=workers,
                 progress=progress_of(as_json),
             )
-        except KeyboardInterrupt:
-            typer.echo(
-                f"{len(study)} measurements are in {study_path}. "
-                "The same command goes on from here.",
-                err=True,
-            )
-            raise
         if report.failures:
             typer.echo(str(report), err=True)
         found = validation.validate(table, study, networks, metrics=names, confidence=confidence)
@@ -108,12 +105,7 @@ def validate(
                 "study": str(study_path),
                 "method": table.provenance["method"],
                 "fitted_networks": table.provenance["networks"],
-                "done": report.done,
-                "already": report.already,
-                "failures": [
-                    {"network": list(failure.network), "error": failure.error}
-                    for failure in report.failures
-                ],
+                **report_dict(report),
                 **found.to_dict(),
             }
         )
