@@ -36,7 +36,7 @@ FLOW: dict[str, tuple[str, ...]] = {
     ),
 }
 DOWNSTREAM = {"spaces", "datasets", "nets", "training", "devices", "demo", "cli", "report"}
-CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner"}
+CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner", "trials"}
 
 
 # ---- in a new process ----------------------------------------------------------------------------

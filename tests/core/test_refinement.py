@@ -15,7 +15,7 @@ import pytest
 from core_cases import space_of
 
 import mathnas as mn
-from mathnas.refinement import Round
+from mathnas.trials import Round
 from mathnas.search import Program, Solution, exclude, fix
 
 Require = Callable[..., Path]
@@ -245,7 +245,7 @@ def test_rounds_are_told(study: mn.Study, capsys: pytest.CaptureFixture[str]) ->
     assert rounds[-1].best == found.network
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "round 1: 7 of 14 networks evaluated, best accuracy 7" in captured.err
+    assert "round 1: 7 of 14 evaluations, best accuracy 7" in captured.err
     record = found.to_dict()
     assert record["network"] == list(found.network or ())
 
