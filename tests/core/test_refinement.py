@@ -15,8 +15,8 @@ import pytest
 from core_cases import space_of
 
 import mathnas as mn
-from mathnas.trials import Round
 from mathnas.search import Program, Solution, exclude, fix
+from mathnas.trials import Round
 
 Require = Callable[..., Path]
 SIZES = (3, 3, 3, 3)
