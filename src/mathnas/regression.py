@@ -7,11 +7,10 @@ of blocks add, plus noise:
 
 The effects have a normal prior in which a block's effects in two nodes are correlated (the same
 block helps in similar places), by ``rho ** distance`` for blocks of one name. How strongly, how
-much pairs add, how large the noise is and which scale serves are chosen by the evidence: the
-marginal likelihood of the measurements, the amplitude at its maximum and the constant with a flat
-prior, times the Jacobian of the scale, so that scales are compared on the same measurements
-(Box and Cox 1964; MacKay 1992). A flat prior on the data of single sampling gives the paper's
-differences.
+much pairs add, how large the noise is, which scale serves and, where the space has several,
+which form of a network counts, are chosen by the evidence (see `mathnas.responses`). Where the
+space tells features of a network and the metric is not additive, a Gaussian process on these stands
+for election too. A flat prior on the data of single sampling gives the paper's differences.
 """
 
 from __future__ import annotations
@@ -20,15 +19,25 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from mathnas.errors import InvalidInputError, MathNASWarning
-from mathnas.metrics import Direction, Floats
+from mathnas.gaussian_process import GaussianProcess, ProcessChoice, fit_process
+from mathnas.metrics import Floats
 from mathnas.posterior import Posterior
-from mathnas.scales import IDENTITY, ResponseScale, scales_for
-from mathnas.space import Indices, Network, SearchSpace
+from mathnas.responses import (
+    NEGLIGIBLE,
+    NOISES,
+    Response,
+    constant_column,
+    evidences,
+    grouped,
+    responses_of,
+    whitened,
+)
+from mathnas.scales import ResponseScale
+from mathnas.space import AS_WRITTEN, Indices, Network, SearchSpace
 from mathnas.study import Measurements
 from mathnas.table import BlockEffects, Form, PairEffects
 
@@ -40,10 +49,7 @@ _PAIR_SHARES = (
     0.1,
     0.3,
 )  # prior variance of a pair's entry, relative to a block's
-_NOISES = np.logspace(-6, 2.5, 35)  # variance of the noise, relative to a block's effect
 _MOST_PAIR_ENTRIES = 600  # more, and only neighbours may interact; again more, and none
-_USUAL_NOISE, _NOISE_WIDTH = 0.05, 2.5  # a weak log-normal prior: few data tell nothing of noise
-_NEGLIGIBLE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,10 @@ class Regression:
         evidence: log marginal likelihood of the measurements, with the noise's prior.
         left_out: shape (networks,): each network's value as the others predict it.
         left_out_error: mean absolute error of that, in the metric's unit.
+        form: which form of a network the blocks are those of.
+        process: the Gaussian process on features, where it has more evidence than block effects:
+            `effects` are then differences of its predictions in the reference, and `spread` is
+            NaN, `posterior` None, `correlation` and `pair_share` 0.
     """
 
     scale: ResponseScale
@@ -71,7 +81,7 @@ class Regression:
     effects: Floats
     spread: Floats
     pairs: tuple[PairEffects, ...]
-    posterior: Posterior
+    posterior: Posterior | None
     correlation: float
     pair_share: float
     noise_share: float
@@ -79,6 +89,8 @@ class Regression:
     evidence: float
     left_out: Floats
     left_out_error: float
+    form: str = AS_WRITTEN
+    process: GaussianProcess | None = None
 
     def column(self, space: SearchSpace, data: Measurements) -> BlockEffects:
         """The column of a table, for the measurements that were fitted."""
@@ -93,17 +105,23 @@ class Regression:
             data.conditions,
             pairs=self.pairs,
             posterior=self.posterior,
+            network_form=self.form,
+            process=self.process,
         )
 
     def to_dict(self) -> dict[str, object]:
         """What the evidence chose, for JSON and for people."""
+        known = self.process or self.posterior
+        assert known is not None  # one of the two is there
         return {
+            "model": "block effects" if self.process is None else "Gaussian process on features",
+            "form": self.form,
             "scale": str(self.scale),
             "errors": "relative" if self.relative else "absolute",
             "block_correlation": self.correlation,
             "pair_share": self.pair_share,
             "noise_share": float(f"{self.noise_share:.3g}"),
-            "noise": float(f"{self.posterior.noise:.3g}"),
+            "noise": float(f"{known.noise:.3g}"),
             "evidence": round(self.evidence, 2),
             "left_out_error": float(f"{self.left_out_error:.4g}"),
         }
@@ -116,6 +134,7 @@ def regress(
     *,
     scale: ResponseScale | None = None,
     pairs: bool | None = None,
+    features: bool = True,
 ) -> Regression:
     """Fit the model to all measurements of a metric.
 
@@ -126,6 +145,7 @@ def regress(
         pairs: whether pairs of nodes interact; by default the evidence decides. All pairs of nodes
             in small spaces (up to 600 entries of the matrices), in larger ones neighbours up to as
             many; with True neighbours in any space.
+        features: whether a Gaussian process on the space's features may be chosen.
 
     Raises:
         InvalidInputError: fewer than three networks were measured.
@@ -140,70 +160,35 @@ def regress(
             f"{len(data)}: evaluate more."
         )
     _warn_of_unseen(space, data)
-    design = _Design(space, data.networks, pairs=pairs)
-    responses = _responses(data, scale)
-    chosen = _choose(design, responses, pairs)
+    responses = responses_of(data.values, data.metric, scale)
+    best: tuple[str, _Design, _Choice] | None = None
+    for form, networks in _forms(space, data.networks).items():
+        design = _Design(space, networks, pairs=pairs)
+        chosen = _choose(design, responses, pairs)
+        if best is None or chosen.evidence > best[2].evidence:
+            best = (form, design, chosen)
+    assert best is not None  # there is the form as written
+    form, design, chosen = best
+    if features and space.has_features and not data.metric.additive:
+        process = fit_process(space.features(data.networks), data.values, responses)
+        if process is not None and process.evidence > chosen.evidence:
+            return _of_process(space, process, data, reference)
     weights = _heteroscedastic(design, chosen, data)
     if weights is not None:  # once more, with the noise of each network's own repeats
         chosen = _choose(design, [chosen.response.weighted(weights)], chosen.pair_share > 0)
-    return _solution(design, chosen, reference, data.values)
+    base = space.formed(np.array([reference]), form)[0]
+    found = _solution(design, chosen, tuple(base.tolist()), data.values)
+    return replace(found, form=form)
 
 
-@dataclass(frozen=True)
-class _Response:
-    """Measurements on one scale.
-
-    Attributes:
-        values: shape (n,): standardised.
-        centre, unit: of the standardisation.
-        weights: shape (n,): how much larger than the common one each network's noise is, as a
-            standard deviation.
-        jacobian: log of the densities' ratio of measurements and standardised responses.
-    """
-
-    scale: ResponseScale
-    values: Floats
-    centre: float
-    unit: float
-    weights: Floats
-    relative: bool
-    jacobian: float
-
-    def weighted(self, factors: Floats) -> _Response:
-        """The same with noise that is larger by these factors."""
-        return _Response(
-            self.scale,
-            self.values,
-            self.centre,
-            self.unit,
-            self.weights * factors,
-            self.relative,
-            self.jacobian,
-        )
-
-
-def _responses(data: Measurements, scale: ResponseScale | None) -> list[_Response]:
-    values = data.values
-    ones = np.ones(len(values))
-    if scale is not None:
-        return [_response(values, scale, ones)]
-    if data.metric.additive:
-        found = [_response(values, IDENTITY, ones)]
-        if (values > 0).all():
-            found.append(_response(values, IDENTITY, values / float(np.exp(np.log(values).mean()))))
-        return found
-    crowds: Literal["below", "above"] = (
-        "below" if data.metric.direction is Direction.MAXIMIZE else "above"
-    )
-    return [_response(values, own, ones) for own in scales_for(values, crowds=crowds)]
-
-
-def _response(values: Floats, scale: ResponseScale, weights: Floats) -> _Response:
-    raw = scale.forward(values)
-    centre, unit = float(raw.mean()), float(raw.std()) or 1.0
-    jacobian = float(np.log(scale.derivative(values)).sum()) - len(values) * math.log(unit)
-    relative = bool(np.ptp(weights) > 0)
-    return _Response(scale, (raw - centre) / unit, centre, unit, weights, relative, jacobian)
+def _forms(space: SearchSpace, networks: Indices) -> dict[str, Indices]:
+    """The networks in each of the space's forms; those that change none of them are left out."""
+    found = {AS_WRITTEN: networks}
+    for form in space.forms:
+        seen = space.formed(networks, form)
+        if not any((seen == other).all() for other in found.values()):
+            found[form] = seen
+    return found
 
 
 class _Design:
@@ -254,7 +239,7 @@ class _Design:
         same = names[:, None] == names[None]
         distance = np.abs(node[:, None] - node[None])
         values, vectors = np.linalg.eigh(same * correlation**distance)
-        kept = values > _NEGLIGIBLE
+        kept = values > NEGLIGIBLE
         root: Floats = vectors[:, kept] * np.sqrt(values[kept])
         return root
 
@@ -273,14 +258,14 @@ class _Design:
 class _Choice:
     """What the evidence chose."""
 
-    response: _Response
+    response: Response
     correlation: float
     pair_share: float
     noise_share: float
     evidence: float
 
 
-def _choose(design: _Design, responses: Sequence[_Response], pairs: bool | None) -> _Choice:
+def _choose(design: _Design, responses: Sequence[Response], pairs: bool | None) -> _Choice:
     """The response, prior and noise with the most evidence."""
     names = [block.name for node in design.space.nodes for block in node.blocks]
     shared = len(set(names)) < len(names)
@@ -297,66 +282,41 @@ def _choose(design: _Design, responses: Sequence[_Response], pairs: bool | None)
 
 
 def _best_of(
-    design: _Design, responses: Sequence[_Response], priors: Sequence[tuple[float, float]]
+    design: _Design, responses: Sequence[Response], priors: Sequence[tuple[float, float]]
 ) -> _Choice:
     best: _Choice | None = None
-    usual = -0.5 * (np.log(_NOISES / _USUAL_NOISE) / _NOISE_WIDTH) ** 2
-    groups: dict[bytes, list[_Response]] = {}  # of the same weights: one decomposition for all
-    for response in responses:
-        groups.setdefault(response.weights.tobytes(), []).append(response)
+    groups = grouped(responses)
     for correlation, share in priors:
         features = design.features(design.root(correlation, share))
-        for group in groups.values():
-            evidence = _evidence(features, group) + usual[:, None]
+        for group in groups:
+            evidence = _evidence(features, group)
             noise, place = np.unravel_index(int(evidence.argmax()), evidence.shape)
             found = float(evidence[noise, place])
             if best is None or found > best.evidence:
                 best = _Choice(
-                    group[int(place)], correlation, share, float(_NOISES[int(noise)]), found
+                    group[int(place)], correlation, share, float(NOISES[int(noise)]), found
                 )
     assert best is not None
     return best
 
 
-def _whitened(features: Floats, response: _Response) -> tuple[Floats, Floats, Floats]:
-    """Features and values divided by each network's noise, the constant projected out, and the
-    constant's own column, of length 1."""
-    column = 1.0 / response.weights
-    features = features * column[:, None]
-    values = response.values * column
-    column = column / np.linalg.norm(column)
-    return (
-        features - np.outer(column, column @ features),
-        values - column * (column @ values),
-        column,
-    )
+def _evidence(features: Floats, group: Sequence[Response]) -> Floats:
+    """Evidence of shape (noises, responses); all responses of the same weights.
 
-
-def _evidence(features: Floats, group: Sequence[_Response]) -> Floats:
-    """Log marginal likelihoods of shape (noises, responses); all of the same weights.
-
-    With the prior's amplitude at its maximum; the decomposition serves all noises and scales.
+    The decomposition serves all noises and scales.
     """
-    whitened = _whitened(features, group[0])[0]
-    values = np.column_stack([_whitened(features[:, :0], own)[1] for own in group])
-    own = len(whitened) - 1  # degrees of freedom beside the constant
-    if whitened.shape[1] >= len(whitened):
-        strength, vectors = np.linalg.eigh(whitened @ whitened.T)
-        kept = strength > _NEGLIGIBLE * max(strength.max(), 1e-300)
-        strength, inside = strength[kept], vectors[:, kept].T @ values
+    weights = group[0].weights
+    own = whitened(features, weights)
+    values = whitened(np.column_stack([response.values for response in group]), weights)
+    wide = own.shape[1] >= len(own)
+    strength, vectors = np.linalg.eigh(own @ own.T if wide else own.T @ own)
+    kept = strength > NEGLIGIBLE * max(strength.max(), 1e-300)
+    strength, vectors = strength[kept], vectors[:, kept]
+    if wide:
+        inside = vectors.T @ values
     else:
-        strength, vectors = np.linalg.eigh(whitened.T @ whitened)
-        kept = strength > _NEGLIGIBLE * max(strength.max(), 1e-300)
-        strength = strength[kept]
-        inside = (vectors[:, kept].T @ (whitened.T @ values)) / np.sqrt(strength)[:, None]
-    outside = np.maximum((values**2).sum(axis=0) - (inside**2).sum(axis=0), 1e-12 * own)
-    total = strength[None] + _NOISES[:, None]
-    misfit = (1 / total) @ inside**2 + outside[None] / _NOISES[:, None]
-    spread = np.log(total).sum(axis=1) + (own - len(strength)) * np.log(_NOISES)
-    scaling = np.array([response.jacobian - np.log(response.weights).sum() for response in group])
-    constant = math.log(float((1 / group[0].weights ** 2).sum()))
-    found: Floats = -0.5 * (own * np.log(misfit / own) + spread[:, None] + constant) + scaling
-    return found
+        inside = (vectors.T @ (own.T @ values)) / np.sqrt(strength)[:, None]
+    return evidences(strength, inside, (values**2).sum(axis=0) - (inside**2).sum(axis=0), group)
 
 
 @dataclass(frozen=True)
@@ -378,11 +338,13 @@ class _Solved:
 
 def _solve(features: Floats, choice: _Choice) -> _Solved:
     response = choice.response
-    whitened, values, column = _whitened(features, response)
-    gram = whitened.T @ whitened / choice.noise_share
+    own_rows = whitened(features, response.weights)
+    values = whitened(response.values[:, None], response.weights)[:, 0]
+    column = constant_column(response.weights)
+    gram = own_rows.T @ own_rows / choice.noise_share
     inverse = np.linalg.inv(gram + np.eye(len(gram)))
-    weights = inverse @ (whitened.T @ values) / choice.noise_share
-    rest = values - whitened @ weights
+    weights = inverse @ (own_rows.T @ values) / choice.noise_share
+    rest = values - own_rows @ weights
     own = len(values) - 1
     misfit = float(weights @ weights + rest @ rest / choice.noise_share)
     precision = 1.0 / response.weights**2
@@ -390,8 +352,8 @@ def _solve(features: Floats, choice: _Choice) -> _Solved:
     centre = precision @ features
     constant = float(precision @ response.values)
     # the hat matrix of the ridge, with the constant's own column
-    leverage = np.einsum("ij,jk,ik->i", whitened, inverse, whitened) / choice.noise_share
-    leverage = np.minimum(leverage + column**2, 1 - _NEGLIGIBLE)
+    leverage = np.einsum("ij,jk,ik->i", own_rows, inverse, own_rows) / choice.noise_share
+    leverage = np.minimum(leverage + column**2, 1 - NEGLIGIBLE)
     fitted = constant + (features - centre) @ weights
     left_out = response.values - (response.values - fitted) / (1 - leverage)
     return _Solved(weights, inverse, math.sqrt(misfit / own), centre, constant, left_out)
@@ -457,6 +419,44 @@ def _solution(design: _Design, choice: _Choice, reference: Network, measured: Fl
         left_out,
         float(np.abs(left_out - measured).mean()),
     )
+
+
+def _of_process(
+    space: SearchSpace, choice: ProcessChoice, data: Measurements, reference: Network
+) -> Regression:
+    """The regression that a Gaussian process is."""
+    process, scale = choice.process, choice.response.scale
+    predicted = process.predict(space.features(np.array(_switched(space, reference))))
+    base = float(process.predict(space.features(np.array([reference])))[0])
+    left_out = scale.inverse(process.left_out)
+    return Regression(
+        scale,
+        base,
+        predicted - base,
+        np.full(space.num_blocks, np.nan),
+        (),
+        None,
+        0.0,
+        0.0,
+        process.noise_share,
+        choice.response.relative,
+        choice.evidence,
+        left_out,
+        float(np.abs(left_out - data.values).mean()),
+        process=process,
+    )
+
+
+def _switched(space: SearchSpace, reference: Network) -> list[Network]:
+    """The reference with each block in turn; as it is where a depth rule does not let it."""
+    found = []
+    for node, size in enumerate(space.sizes):
+        for block in range(size):
+            try:
+                found.append(space.with_block(reference, node, block))
+            except InvalidInputError:
+                found.append(reference)
+    return found
 
 
 def _pairs(design: _Design, values: Floats) -> list[PairEffects]:

@@ -28,6 +28,7 @@ Network: TypeAlias = tuple[int, ...]
 Floats: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.intp]
 
+AS_WRITTEN = "as-written"  # the form of a network that is the network itself
 SPACE_FORMAT = "mathnas-space"
 SPACE_VERSION = 1
 _MOST_ENUMERATED = 20_000_000
@@ -110,6 +111,11 @@ class SearchSpace:
             average-FLOPs network where MACs are known, otherwise the first blocks.
         depth_rules: optional nodes (see `DepthRule`); rules must not share nodes.
         canonical: maps a network to the representative of those that compute the same function.
+        forms: further forms of a network, by name: what a metric may depend on instead of the
+            network as it is written. Each maps networks of shape (k, m) to valid networks of the
+            same shape, and leaves those that are in its form as they are.
+        features: what else tells networks apart, for models in which blocks do not add up: maps
+            networks of shape (k, m) to finite numbers of shape (k, d).
         family: how `mathnas.spaces` builds this space again (name and arguments); JSON values.
 
     Raises:
@@ -126,6 +132,8 @@ class SearchSpace:
         reference: Sequence[int | str] | None = None,
         depth_rules: Sequence[DepthRule] = (),
         canonical: Callable[[Network], Network] | None = None,
+        forms: Mapping[str, Callable[[Indices], Indices]] | None = None,
+        features: Callable[[Indices], Floats] | None = None,
         family: Mapping[str, object] | None = None,
     ) -> None:
         self.nodes = tuple(nodes)
@@ -140,6 +148,12 @@ class SearchSpace:
         self.depth_rules = tuple(depth_rules)
         self.family = dict(family) if family is not None else None
         self._canonical = canonical
+        self._forms = dict(forms or {})
+        if AS_WRITTEN in self._forms:
+            raise InvalidInputError(
+                f"the form {AS_WRITTEN!r} is the network itself: give the other form another name."
+            )
+        self._features = features
         self.sizes: tuple[int, ...] = tuple(len(node.blocks) for node in self.nodes)
         self.offsets: Indices = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
         self._check_rules()
@@ -281,6 +295,45 @@ class SearchSpace:
     def canonical(self, network: Network) -> Network:
         """The representative of the networks that compute the same function as `network`."""
         return self._canonical(network) if self._canonical is not None else network
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The names of a network's forms, ``as-written`` first."""
+        return (AS_WRITTEN, *self._forms)
+
+    def formed(self, networks: Indices, form: str) -> Indices:
+        """Networks of shape (k, m) in a form; same shape.
+
+        Raises:
+            InvalidInputError: the space has no such form.
+        """
+        if form == AS_WRITTEN:
+            return networks
+        if form not in self._forms:
+            raise InvalidInputError(
+                f"{self.name} has the forms {', '.join(self.forms)}, but got {form!r}: a table or "
+                "space that was read from a file gets the forms of its family by "
+                "mathnas.spaces.restore."
+            )
+        return self._forms[form](networks.astype(np.intp, copy=False))
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the space tells features of networks."""
+        return self._features is not None
+
+    def features(self, networks: Indices) -> Floats:
+        """Features of networks of shape (k, m): shape (k, d).
+
+        Raises:
+            InvalidInputError: the space has none.
+        """
+        if self._features is None:
+            raise InvalidInputError(
+                f"{self.name} tells no features of networks: declare the space with features=, or "
+                "get those of its family by mathnas.spaces.restore."
+            )
+        return self._features(networks.astype(np.intp, copy=False))
 
     def with_block(self, network: Network, node: int, block: int) -> Network:
         """`network` with one node switched; a depth rule makes the later nodes absent too.

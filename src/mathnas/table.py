@@ -23,9 +23,10 @@ import numpy.typing as npt
 from mathnas._records import Record, check_header, is_number, read_json, write_json
 from mathnas._version import __version__
 from mathnas.errors import FileFormatError, InvalidInputError
+from mathnas.gaussian_process import GaussianProcess
 from mathnas.metrics import IDENTITY, Direction, Floats, Metric
 from mathnas.posterior import Posterior
-from mathnas.space import Network, SearchSpace
+from mathnas.space import AS_WRITTEN, Network, SearchSpace
 
 TABLE_FORMAT = "mathnas-table"
 TABLE_VERSION = 1
@@ -93,14 +94,15 @@ class BlockEffects:
     A network's prediction is ``base + sum(effects) / F(N)^p``, on the metric's response scale, with
     p = 0 for `Form.LINEAR` and p = 1 for the paper's forms, whose effects carry the numerator's
     MACs^p; 0 < p < 1 is an empirical exponent. The sum is over one effect a node and one entry of
-    each of `pairs`.
+    each of `pairs`, of the network in `network_form`. Where there is a `process`, it predicts
+    instead, and effects only tell what single switches of the reference's blocks change.
 
     Attributes:
         metric: what is predicted.
         base: the reference network's value: as measured where effects come from that context
             alone, otherwise as it makes predictions right on average.
-        effects: flat, one a block, 0 for the reference's blocks; in the metric's unit (LINEAR) or
-            unit x MACs.
+        effects: flat, one a block, 0 for the reference's blocks (those of its form); in the
+            metric's unit (LINEAR) or unit x MACs.
         spread: flat; standard deviation of the difference over contexts or, where there is one
             context, its standard error from repeats; of a regression the posterior's; NaN where
             unknown.
@@ -111,6 +113,8 @@ class BlockEffects:
         power: p, in (0, 1]; 0 where the form is linear, whatever is given.
         pairs: interactions of two nodes, at most one entry for each two; none in the paper.
         posterior: how far predictions may be off; None where the fit does not say (differences).
+        network_form: the form of a network (`SearchSpace.forms`) whose blocks count.
+        process: a Gaussian process on the space's features, where blocks do not add up.
     """
 
     metric: Metric
@@ -123,9 +127,27 @@ class BlockEffects:
     power: float = 1.0
     pairs: tuple[PairEffects, ...] = ()
     posterior: Posterior | None = None
+    network_form: str = AS_WRITTEN
+    process: GaussianProcess | None = None
+
+    @property
+    def additive(self) -> bool:
+        """Whether a prediction is a sum over the blocks, and pairs of blocks, of the network as it
+        is written."""
+        return self.process is None and self.network_form == AS_WRITTEN
+
+    @property
+    def uncertainty(self) -> Posterior | GaussianProcess | None:
+        """How far predictions may be off, where the fit says that."""
+        return self.posterior if self.process is None else self.process
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pairs", tuple(self.pairs))
+        if not self.additive and self.form is not Form.LINEAR:
+            raise InvalidInputError(
+                f"a form of networks or a process goes with linear effects, but got "
+                f"{self.form.value}: fit {self.metric.name} by regression."
+            )
         if self.form is Form.LINEAR:
             object.__setattr__(self, "power", 0.0)
         elif not 0 < self.power <= 1:
@@ -188,6 +210,7 @@ class BlockTable:
         self.reference = space.check(reference)
         self.provenance = dict(provenance or {})
         self.columns: dict[str, BlockEffects] = {}
+        self._whole: dict[str, Floats] = {}
         for name, column in {**_declared(space, self.reference), **columns}.items():
             self._check_column(name, column)
             self.columns[name] = column
@@ -231,13 +254,24 @@ class BlockTable:
 
     def predict_all(self, metric: str) -> Floats:
         """Predictions of every network in the order of `SearchSpace.all_networks`."""
-        return self._predict(self.space.all_networks(), self.column(metric))
+        column = self.column(metric)
+        return column.metric.scale.inverse(self.all_responses(metric))
+
+    def all_responses(self, metric: str) -> Floats:
+        """Predictions of every network in the order of `SearchSpace.all_networks`, on the metric's
+        response scale; kept where blocks do not add up, because that takes long."""
+        column = self.column(metric)
+        if column.additive:
+            return self._responses(self.space.all_networks(), column)
+        if metric not in self._whole:
+            self._whole[metric] = self._responses(self.space.all_networks(), column)
+        return self._whole[metric]
 
     def prediction(self, network: Sequence[int | str], metric: str) -> Prediction:
         """The prediction of one network with its spread, summed exactly (`math.fsum`)."""
         chosen = self.space.check(network)
         column = self.column(metric)
-        if column.posterior is not None:
+        if column.uncertainty is not None:
             deviation = float(self.deviation([chosen], metric)[0])
             return Prediction(column.metric, self.exact(chosen, metric), deviation, measured=True)
         rows = self.space.offsets[:-1] + np.array(chosen)
@@ -272,13 +306,17 @@ class BlockTable:
             InvalidInputError: as `deviation`.
         """
         rows, column = self.space.check_array(networks), self.column(metric)
-        if column.posterior is None:
+        if column.uncertainty is None:
             raise InvalidInputError(
                 f"the effects on {metric} were fitted without uncertainty: fit them with "
                 "method='regression'."
             )
+        if column.process is not None:
+            return column.process.deviations(self.space.features(rows.astype(np.intp)))
+        assert column.posterior is not None  # one of the two is there
         pairs = [(pair.first, pair.second) for pair in column.pairs]
-        return column.posterior.deviations(self.space, rows.astype(np.intp), pairs)
+        own = self.space.formed(rows.astype(np.intp), column.network_form)
+        return column.posterior.deviations(self.space, own, pairs)
 
     def interval(
         self, networks: npt.ArrayLike, metric: str, confidence: float = 0.9
@@ -297,9 +335,9 @@ class BlockTable:
     ) -> tuple[Floats, Floats]:
         sd = self.response_deviation(networks, metric)
         rows, column = self.space.check_array(networks), self.column(metric)
-        assert column.posterior is not None  # there are deviations
+        assert column.uncertainty is not None  # there are deviations
         responses, scale = self._responses(rows, column), column.metric.scale
-        noise = column.posterior.noises(scale.inverse(responses))
+        noise = column.uncertainty.noises(scale.inverse(responses))
         sd = count * np.sqrt(sd**2 + noise**2)
         return scale.inverse(responses - sd), scale.inverse(responses + sd)
 
@@ -314,6 +352,11 @@ class BlockTable:
     def response(self, network: Network, metric: str) -> float:
         """As `exact`, on the metric's response scale, on which effects add up."""
         column = self.column(metric)
+        if column.process is not None:
+            return float(self._responses(np.array([network]), column)[0])
+        if column.network_form != AS_WRITTEN:
+            form = self.space.formed(np.array([network]), column.network_form)
+            network = tuple(form[0].tolist())
         rows = (self.space.offsets[:-1] + np.array(network)).tolist()
         effects = [float(column.effects[row]) for row in rows]
         effects += [
@@ -329,6 +372,12 @@ class BlockTable:
         return column.metric.scale.inverse(self._responses(networks, column))
 
     def _responses(self, networks: npt.NDArray[np.integer], column: BlockEffects) -> Floats:
+        if column.process is not None:
+            features = self.space.features(networks.astype(np.intp, copy=False))
+            # few networks differ in all features: the kernel is asked once for each
+            unique, place = np.unique(features, axis=0, return_inverse=True)
+            return column.process.predict(unique)[place.ravel()]
+        networks = self.space.formed(networks, column.network_form)  # type: ignore[arg-type]
         result = self._sums(networks, column.effects, column.pairs)
         if column.power:
             macs = self.space.require_macs(f"predicting {column.metric.name}")
@@ -369,19 +418,27 @@ class BlockTable:
         write_json(Path(path), self.to_dict())
 
     @classmethod
-    def load(cls, path: str | Path) -> BlockTable:
+    def load(cls, path: str | Path, *, space: SearchSpace | None = None) -> BlockTable:
         """Read a table.
+
+        Args:
+            space: the space of the table, with its forms and features where a column needs them
+                (`mathnas.spaces.restore` gives those of known families); by default as declared in
+                the file.
 
         Raises:
             FileFormatError: the file is missing, damaged, foreign or from a newer version.
-            InvalidInputError: its numbers do not make a table.
+            InvalidInputError: its numbers do not make a table, or its space is another one or lacks
+                a form or features.
         """
-        return cls._from_record(read_json(Path(path), TABLE_FORMAT, TABLE_VERSION))
+        return cls._from_record(read_json(Path(path), TABLE_FORMAT, TABLE_VERSION), space)
 
     @classmethod
-    def from_dict(cls, value: object, where: str = "table") -> BlockTable:
-        """The table that `to_dict` describes."""
-        return cls._from_record(check_header(value, TABLE_FORMAT, TABLE_VERSION, where))
+    def from_dict(
+        cls, value: object, where: str = "table", *, space: SearchSpace | None = None
+    ) -> BlockTable:
+        """The table that `to_dict` describes; see `load`."""
+        return cls._from_record(check_header(value, TABLE_FORMAT, TABLE_VERSION, where), space)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form; effects, spread and contexts are lists of one list a node, and pairs name
@@ -418,11 +475,21 @@ class BlockTable:
             ]
         if column.posterior is not None:
             record["posterior"] = column.posterior.to_dict()
+        if column.network_form != AS_WRITTEN:
+            record["network_form"] = column.network_form
+        if column.process is not None:
+            record["process"] = column.process.to_dict()
         return record
 
     @classmethod
-    def _from_record(cls, record: Record) -> BlockTable:
+    def _from_record(cls, record: Record, given: SearchSpace | None) -> BlockTable:
         space = SearchSpace.from_dict(record.get("space", dict), f"{record.where}.space")
+        if given is not None and given != space:
+            raise InvalidInputError(
+                f"{record.where} is about {space!r}, but got {given!r}: give the space that it was "
+                "made for, or none."
+            )
+        space = space if given is None else given
         columns = {}
         for where, entry in record.items("metrics"):
             item = Record(entry, where)
@@ -442,6 +509,8 @@ class BlockTable:
                 item.get("power", float, 1.0),
                 _pairs(item, space),
                 _posterior(item),
+                item.get("network_form", str, AS_WRITTEN),
+                _process(item),
             )
         return cls(
             space, record.get("reference", list), columns, record.get("provenance", dict, {})
@@ -466,6 +535,14 @@ class BlockTable:
                 f"effects and base are finite, but those of {name} are not: fit the table again."
             )
         check_form(self.space, column.form, name)
+        self.space.formed(np.array([self.reference]), column.network_form)
+        if column.process is not None:
+            width = self.space.features(np.array([self.reference])).shape[1]
+            if column.process.features.shape[1] != width:
+                raise InvalidInputError(
+                    f"the process of {name} is about {column.process.features.shape[1]} features, "
+                    f"but {self.space.name} tells {width}."
+                )
         self._check_pairs(name, column.pairs)
         entries = self.space.num_blocks + sum(pair.effects.size for pair in column.pairs)
         if column.posterior is not None and len(column.posterior.factor) != entries:
@@ -504,7 +581,14 @@ class BlockTable:
             scale = (
                 "" if column.metric.scale == IDENTITY else f" on the scale {column.metric.scale}"
             )
-            lines.append(f"\n{name}{scale}: reference {reference}")
+            form = (
+                ""
+                if column.network_form == AS_WRITTEN
+                else f" of networks in the form {column.network_form}"
+            )
+            lines.append(f"\n{name}{scale}{form}: reference {reference}")
+            if column.process is not None:
+                lines.append("  a Gaussian process on features; switched alone in the reference:")
             for node, start in zip(self.space.nodes, self.space.offsets, strict=False):
                 shown = [
                     f"{block.name} {column.effects[start + i]:+.4g}"
@@ -595,6 +679,13 @@ def _posterior(record: Record) -> Posterior | None:
         return None
     where = f"{record.where}.posterior"
     return Posterior.from_record(Record(record.get("posterior", dict), where))
+
+
+def _process(record: Record) -> GaussianProcess | None:
+    if "process" not in record:
+        return None
+    where = f"{record.where}.process"
+    return GaussianProcess.from_record(Record(record.get("process", dict), where))
 
 
 def _pairs(record: Record, space: SearchSpace) -> tuple[PairEffects, ...]:

@@ -26,9 +26,14 @@ FLOW: dict[str, tuple[str, ...]] = {
     "space": ("errors", "_records"),
     "sampling": ("errors", "space"),
     "designs": ("errors", "sampling", "space"),
+    "responses": ("metrics", "scales"),
+    "gaussian_process": ("errors", "_records", "metrics", "responses", "scales"),
     "evaluation": ("errors", "metrics", "scales", "space"),
     "posterior": ("errors", "_records", "scales", "space"),
-    "table": ("errors", "_records", "_version", "metrics", "posterior", "scales", "space"),
+    "table": (
+        *("errors", "_records", "_version", "gaussian_process", "metrics", "posterior"),
+        *("responses", "scales", "space"),
+    ),
     "search": ("errors", "_progress", "metrics", "scales", "space", "table"),
     "validation": (
         *("errors", "evaluation", "fitting", "metrics", "sampling", "scales", "space", "study"),

@@ -39,6 +39,7 @@ from mathnas import (
     fit,
     metric_named,
     random_sampling,
+    responses,
     search,
     single_sampling,
 )
@@ -284,6 +285,7 @@ def test_deviations_are_the_dense_posterior_s(case: Case) -> None:
     process = dense(space, data, found)
     networks = np.vstack([data.networks, others])
     pairs = [(pair.first, pair.second) for pair in found.pairs]
+    assert found.posterior is not None
     np.testing.assert_allclose(
         found.posterior.deviations(space, networks, pairs), process.deviation(networks), rtol=1e-6
     )
@@ -331,7 +333,9 @@ def fitted_with(
     """A fit that has no choice."""
     monkeypatch.setattr(module, "_CORRELATIONS", (correlation,))
     monkeypatch.setattr(module, "_PAIR_SHARES", (pair_share,))
-    monkeypatch.setattr(module, "_NOISES", np.array([noise_share]))
+    monkeypatch.setattr(module, "NOISES", np.array([noise_share]))
+    monkeypatch.setattr(responses, "NOISES", np.array([noise_share]))
+    monkeypatch.setattr(responses, "NOISE_PRIOR", np.array([log_prior(noise_share)]))
     pairs = pair_share > 0
     return regress(case.space(), case.data()[0], (0,) * 5, scale=case.scale, pairs=pairs)
 
@@ -588,7 +592,9 @@ def test_a_flat_prior_on_single_sampling_gives_the_paper_s_differences(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "_CORRELATIONS", (0.0,))
-    monkeypatch.setattr(module, "_NOISES", np.array([1e-7]))
+    monkeypatch.setattr(module, "NOISES", np.array([1e-7]))
+    monkeypatch.setattr(responses, "NOISES", np.array([1e-7]))
+    monkeypatch.setattr(responses, "NOISE_PRIOR", np.zeros(1))
     space, reference = space_of(SIZES), (1, 2, 0, 1, 3)
     networks = list(single_sampling(space, reference))
     values = 20 + 4 * noise(len(networks), seed=5)

@@ -144,6 +144,8 @@ def solver_for(program: Program, solver: str | Solver) -> Solver:
 
 def _automatic(program: Program) -> Solver:
     networks = program.space.num_networks
+    if program.layout.merged:
+        return EnumerationSolver()
     if program.has_pairs:
         chain = is_chain(program) and program.power in (0.0, 1.0)
         if networks <= (_ENUMERATED_BY_DEFAULT if chain else MOST_NETWORKS):

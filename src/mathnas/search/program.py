@@ -10,6 +10,9 @@ one node whose candidates are the valid configurations, so every choice is a net
 Where a table has pairwise effects, A is the sum of the candidates' values and of one entry of each
 `PairTerm`, in the objective and in the rows alike. What two nodes of one depth rule add together
 belongs to their configurations, so it is part of the candidates' values.
+
+Where a column is not additive (it depends on a form of networks, or is a Gaussian process), all
+nodes are merged into one whose candidates are the networks of the space, up to two million.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from mathnas.metrics import IDENTITY, Floats, Metric
 from mathnas.search.limits import Limit
 from mathnas.search.rules import Rule
 from mathnas.space import Indices, Network, SearchSpace
-from mathnas.table import BlockTable, PairEffects
+from mathnas.table import BlockEffects, BlockTable, PairEffects
 
 _MOST_CANDIDATES = 100_000
+_MOST_MERGED = 2_000_000
 _MOST_ENTRIES = 4_000_000
 RELATIVE_TOLERANCE = 1e-9
 
@@ -52,23 +56,27 @@ class PairTerm:
 class Layout:
     """The candidates of a space's programs: blocks, or configurations of a depth rule's nodes.
 
+    Args:
+        merged: whether the candidates are whole networks.
+
     Attributes:
+        groups: for each program node the nodes of the space that it stands for, and its
+            candidates' blocks there, of shape (candidates, nodes).
         offsets: candidates of program node i are ``offsets[i]:offsets[i + 1]``.
         sizes: candidates of each program node.
         plain: whether candidates are the blocks themselves, in their order.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        for group in space.groups:
-            if group.count > _MOST_CANDIDATES:
-                raise InvalidInputError(
-                    f"the nodes of a depth rule are searched together, at most {_MOST_CANDIDATES} "
-                    f"configurations, but one has {group.count}: declare fewer optional nodes a "
-                    "rule, or fewer blocks."
-                )
-        self.space = space
-        self.plain = not space.depth_rules
-        self.sizes: Indices = np.array([group.count for group in space.groups], dtype=np.intp)
+    def __init__(self, space: SearchSpace, *, merged: bool = False) -> None:
+        self.space, self.merged = space, merged
+        self.plain = not (space.depth_rules or merged)
+        self.groups: list[tuple[tuple[int, ...], Indices]]
+        if merged:
+            self.groups = [(tuple(range(space.num_nodes)), space.all_networks())]
+        else:
+            _check_groups(space)
+            self.groups = [(group.nodes, group.configurations) for group in space.groups]
+        self.sizes: Indices = np.array([len(found) for _, found in self.groups], dtype=np.intp)
         self.offsets: Indices = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
         self.starts: Indices = self.offsets[:-1]
 
@@ -78,8 +86,8 @@ class Layout:
             return blocks
         return np.concatenate(
             [
-                blocks[self.space.offsets[list(group.nodes)] + group.configurations].sum(axis=1)
-                for group in self.space.groups
+                blocks[self.space.offsets[list(nodes)] + configurations].sum(axis=1)
+                for nodes, configurations in self.groups
             ]
         )
 
@@ -114,9 +122,9 @@ class Layout:
     def _place(self, node: int) -> tuple[int, Indices]:
         """The program node of a node of the space, and the block that each candidate has there."""
         return next(
-            (place, group.configurations[:, group.nodes.index(node)])
-            for place, group in enumerate(self.space.groups)
-            if node in group.nodes
+            (place, configurations[:, nodes.index(node)])
+            for place, (nodes, configurations) in enumerate(self.groups)
+            if node in nodes
         )
 
     def network(self, choice: Sequence[int] | Indices) -> Network:
@@ -125,19 +133,47 @@ class Layout:
         if self.plain:
             return tuple(inside.tolist())
         blocks = np.empty(self.space.num_nodes, dtype=np.intp)
-        for group, candidate in zip(self.space.groups, inside, strict=True):
-            blocks[list(group.nodes)] = group.configurations[candidate]
+        for (nodes, configurations), candidate in zip(self.groups, inside, strict=True):
+            blocks[list(nodes)] = configurations[candidate]
         return tuple(blocks.tolist())
 
 
+def _check_groups(space: SearchSpace) -> None:
+    for group in space.groups:
+        if group.count > _MOST_CANDIDATES:
+            raise InvalidInputError(
+                f"the nodes of a depth rule are searched together, at most {_MOST_CANDIDATES} "
+                f"configurations, but one has {group.count}: declare fewer optional nodes a "
+                "rule, or fewer blocks."
+            )
+
+
 @lru_cache(maxsize=16)
-def layout_of(space: SearchSpace) -> Layout:
+def layout_of(space: SearchSpace, merged: bool = False) -> Layout:
     """The layout of a space, kept: a device solves again and again over the same one.
 
     Raises:
         InvalidInputError: a depth rule has more than 100,000 configurations.
     """
-    return Layout(space)
+    return Layout(space, merged=merged)
+
+
+def _layout_for(table: BlockTable, metrics: Sequence[str]) -> Layout:
+    """The layout of a program about these metrics."""
+    columns = [table.column(name) for name in metrics]
+    whole = next((column for column in columns if not column.additive), None)
+    if whole is not None and table.space.num_networks > _MOST_MERGED:
+        what = (
+            f"depends on networks in the form {whole.network_form}"
+            if whole.process is None
+            else "is a Gaussian process on features of networks"
+        )
+        raise InvalidInputError(
+            f"the model of {whole.metric.name} {what}, so that blocks do not add up and every "
+            f"network has to be looked at: at most {_MOST_MERGED}, but {table.space!r} has more. "
+            "Fit it with a space that declares neither forms nor features."
+        )
+    return layout_of(table.space, whole is not None)
 
 
 @dataclass(frozen=True)
@@ -192,7 +228,7 @@ class Program:
 
     Raises:
         InvalidInputError: the objective is unknown, or a depth rule has more than 100,000
-            configurations.
+            configurations, or a model is not additive and there are more than two million networks.
     """
 
     def __init__(
@@ -209,12 +245,13 @@ class Program:
         self.maximize = maximize
         self.limits = tuple(limits)
         self.rules = tuple(rules)
-        self.layout = layout_of(table.space)
+        self.layout = _layout_for(table, [objective, *(limit.metric.name for limit in limits)])
         self.offsets = self.layout.offsets
         column = table.column(objective)
         self.objective: Metric = column.metric
         self.power = column.power
-        self.costs = self.layout.candidates(-column.effects if maximize else column.effects)
+        costs, terms = self._values(column)
+        self.costs = -costs if maximize else costs
         self.macs = np.zeros(len(self.costs))
         self.fixed_macs = 1.0
         for rule in self.rules:
@@ -226,11 +263,17 @@ class Program:
         if self.power:
             self.macs = self.layout.candidates(self.space.require_macs(f"optimising {objective}"))
             self.fixed_macs = self.space.fixed_macs or 0.0
-        self.pairs: tuple[PairTerm, ...] = ()
-        if column.pairs:
-            alone, terms = self.layout.pairs(column.pairs)
-            self.costs = self.costs + (-alone if maximize else alone)
-            self.pairs = tuple(replace(t, values=-t.values) for t in terms) if maximize else terms
+        self.pairs = tuple(replace(t, values=-t.values) for t in terms) if maximize else terms
+
+    def _values(self, column: BlockEffects) -> tuple[Floats, tuple[PairTerm, ...]]:
+        """What candidates, and pairs of them, add to a column's base."""
+        if not column.additive:
+            return self.table.all_responses(column.metric.name) - column.base, ()
+        values = self.layout.candidates(column.effects)
+        if not column.pairs:
+            return values, ()
+        alone, terms = self.layout.pairs(column.pairs)
+        return values + alone, terms
 
     @property
     def num_nodes(self) -> int:
@@ -387,12 +430,13 @@ class Program:
         column = self.table.column(limit.metric.name)
         value = float(column.metric.scale.forward(np.array([limit.value]))[0])
         room = value - column.base
+        weights, terms = self._values(column)
+        bound = room
         if column.power == 0:
-            row, bound = column.effects, room
             magnitude = abs(value) + abs(column.base)
         elif column.power == 1:
             macs = self.space.require_macs(f"the limit {limit}")
-            row = column.effects - room * macs
+            weights = weights - self.layout.candidates(room * macs)
             bound = room * (self.space.fixed_macs or 0.0)
             magnitude = (abs(value) + abs(column.base)) * float(macs.max()) + abs(bound)
         else:
@@ -402,19 +446,14 @@ class Program:
                 "or fit it in another form."
             )
         if limit.sense == ">=":
-            row, bound = -row, -bound
+            weights, bound = -weights, -bound
+            terms = tuple(replace(t, values=-t.values) for t in terms)
         if column.metric.scale != IDENTITY:
             # what rounding the limit's value is worth on the response scale
             slope = float(column.metric.scale.derivative(np.array([limit.value]))[0])
             magnitude += slope * abs(limit.value)
-        weights = self.layout.candidates(row)
-        if not column.pairs:
-            return _Row(weights, bound, magnitude)
-        alone, terms = self.layout.pairs(column.pairs)
-        if limit.sense == ">=":
-            alone, terms = -alone, tuple(replace(t, values=-t.values) for t in terms)
         sizes = [float(np.abs(pair.effects).max()) for pair in column.pairs]
-        return _Row(weights + alone, bound, magnitude + math.fsum(sizes), terms)
+        return _Row(weights, bound, magnitude + math.fsum(sizes), terms)
 
     def __str__(self) -> str:
         verb = "maximise" if self.maximize else "minimise"

@@ -12,6 +12,11 @@ count as the same is therefore a choice, and this module offers four:
 - `edges_reaching_output`: edges without a path to the output are set to ``none``;
 - `alive_edges`: also those without a path from the input (`NASBench201.canonical`);
 - `expression`: cells with the same text of what the output node computes are one class.
+
+The first is what is declared (MACs) and what a runtime executes that skips nothing; a runtime that
+skips what nobody reads executes the form ``executed``: `edges_reaching_output`, and nothing at all
+where the output does not depend on the input (it is folded into a constant). Accuracy depends on
+the form ``alive``. Which one counts for a metric is chosen by evidence (`mathnas.regression`).
 """
 
 from __future__ import annotations
@@ -23,13 +28,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
+import numpy as np
+
 from mathnas.errors import InvalidInputError
-from mathnas.space import Block, BlockNode, Network, SearchSpace
+from mathnas.space import Block, BlockNode, Floats, Indices, Network, SearchSpace
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NONE, SKIP, CONV_1X1, CONV_3X3, AVG_POOL = range(5)
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (source, target), canonical order
 _OUTPUT = 3
+_PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))  # from the input to the output, as edges
+_MOST_OPERATIONS = 4  # more than any path has
 _STAGE_CHANNELS = (16, 32, 64)
 _CELLS_A_STAGE = 5
 _SHUFFLE_SEED = 88
@@ -94,6 +103,8 @@ class NASBench201(SearchSpace):
             fixed_macs=macs,
             fixed_params=params,
             canonical=alive_edges,
+            forms={"executed": executed_cells, "alive": alive_cells},
+            features=path_features,
             family={"name": "nasbench201", "dataset": key},
         )
 
@@ -261,6 +272,75 @@ def alive_edges(cell: Network) -> Network:
         if operation != NONE and source in reached:
             reached.add(target)
     return edges_reaching_output(_keep(cell, [source in reached for source, _ in EDGES]))
+
+
+def alive_cells(cells: Indices) -> Indices:
+    """`alive_edges` of cells of shape (k, 6)."""
+    alive: Indices = cells * (_reached(cells) & _reaching(cells))
+    return alive
+
+
+def executed_cells(cells: Indices) -> Indices:
+    """`edges_reaching_output` of cells of shape (k, 6); all ``none`` where no path leads from the
+    input to the output."""
+    connected = alive_cells(cells).any(axis=1, keepdims=True)
+    executed: Indices = cells * (_reaching(cells) & connected)
+    return executed
+
+
+def _reached(cells: Indices) -> np.ndarray:
+    """Which edges have a path from the input; NONE is 0, so a product cuts the others off."""
+    reached = np.zeros((len(cells), _OUTPUT + 1), dtype=bool)
+    reached[:, 0] = True
+    for edge, (source, target) in enumerate(EDGES):
+        reached[:, target] |= reached[:, source] & (cells[:, edge] != NONE)
+    return reached[:, [source for source, _ in EDGES]]
+
+
+def _reaching(cells: Indices) -> np.ndarray:
+    """Which edges have a path to the output."""
+    reaching = np.zeros((len(cells), _OUTPUT + 1), dtype=bool)
+    reaching[:, _OUTPUT] = True
+    for edge, (source, target) in reversed(list(enumerate(EDGES))):
+        reaching[:, source] |= reaching[:, target] & (cells[:, edge] != NONE)
+    return reaching[:, [target for _, target in EDGES]]
+
+
+def path_features(cells: Indices) -> Floats:
+    """What of a cell trains: ten counts over its alive edges and its paths; shape (k, 10).
+
+    Of alive edges: convolutions, those of 3x3, poolings. Of paths from input to output (none of
+    whose edges is ``none``): how many have no convolution; the fewest, the mean and the most
+    convolutions, the last of paths without pooling; the mean number of 3x3 convolutions and of
+    poolings; and the fewest operations that are no skips. Skips count as nothing, so that cells
+    that are the same graph have the same features.
+    """
+    alive = alive_cells(cells)
+    whole = [(alive[:, path] != NONE).all(axis=1) for path in _PATHS]
+    exists = np.array(whole)
+
+    def counts(operations: Sequence[int]) -> Floats:
+        """Per path of shape (paths, k); 0 for those that do not exist."""
+        chosen = np.isin(alive, operations)
+        found: Floats = np.array([chosen[:, path].sum(axis=1) for path in _PATHS]) * exists
+        return found
+
+    convolutions, large = counts([CONV_1X1, CONV_3X3]), counts([CONV_3X3])
+    poolings = counts([AVG_POOL])
+    paths = np.maximum(exists.sum(axis=0), 1)
+    features = [
+        np.isin(alive, [CONV_1X1, CONV_3X3]).sum(axis=1),
+        (alive == CONV_3X3).sum(axis=1),
+        (alive == AVG_POOL).sum(axis=1),
+        (exists & (convolutions == 0)).sum(axis=0),
+        np.where(exists, convolutions, _MOST_OPERATIONS).min(axis=0),
+        convolutions.sum(axis=0) / paths,
+        (convolutions * (poolings == 0)).max(axis=0),
+        large.sum(axis=0) / paths,
+        poolings.sum(axis=0) / paths,
+        np.where(exists, convolutions + poolings, _MOST_OPERATIONS).min(axis=0),
+    ]
+    return np.column_stack(features).astype(np.float64)
 
 
 def has_path(cell: Network) -> bool:
