@@ -113,7 +113,7 @@ class SearchSpace:
         canonical: maps a network to the representative of those that compute the same function.
         forms: further forms of a network, by name: what a metric may depend on instead of the
             network as it is written. Each maps networks of shape (k, m) to valid networks of the
-            same shape, and leaves those that are in its form as they are.
+            same shape.
         features: what else tells networks apart, for models in which blocks do not add up: maps
             networks of shape (k, m) to finite numbers of shape (k, d).
         family: how `mathnas.spaces` builds this space again (name and arguments); JSON values.

@@ -16,7 +16,10 @@ count as the same is therefore a choice, and this module offers four:
 The first is what is declared (MACs) and what a runtime executes that skips nothing; a runtime that
 skips what nobody reads executes the form ``executed``: `edges_reaching_output`, and nothing at all
 where the output does not depend on the input (it is folded into a constant). Accuracy depends on
-the form ``alive``. Which one counts for a metric is chosen by evidence (`mathnas.regression`).
+the form ``alive``. Where a value was measured once for all cells of an expression, it is that of
+the first cell with it, the form ``measured``, of which a runtime may skip edges again
+(``measured-executed``). Which one counts for a metric is chosen by evidence
+(`mathnas.regression`).
 """
 
 from __future__ import annotations
@@ -103,7 +106,12 @@ class NASBench201(SearchSpace):
             fixed_macs=macs,
             fixed_params=params,
             canonical=alive_edges,
-            forms={"executed": executed_cells, "alive": alive_cells},
+            forms={
+                "executed": executed_cells,
+                "alive": alive_cells,
+                "measured": representative_cells,
+                "measured-executed": lambda cells: executed_cells(representative_cells(cells)),
+            },
             features=path_features,
             family={"name": "nasbench201", "dataset": key},
         )
@@ -286,6 +294,20 @@ def executed_cells(cells: Indices) -> Indices:
     connected = alive_cells(cells).any(axis=1, keepdims=True)
     executed: Indices = cells * (_reaching(cells) & connected)
     return executed
+
+
+def representative_cells(cells: Indices) -> Indices:
+    """`NASBench201.representative` of cells of shape (k, 6)."""
+    weights = len(OPERATIONS) ** np.arange(len(EDGES) - 1, -1, -1)
+    return _representative_of()[cells @ weights]
+
+
+@lru_cache(maxsize=1)
+def _representative_of() -> Indices:
+    """The representatives of all cells in lexicographic order, shape (15625, 6)."""
+    representatives = _representatives()
+    every = product(range(len(OPERATIONS)), repeat=len(EDGES))
+    return np.array([representatives[cell] for cell in every], dtype=np.intp)
 
 
 def _reached(cells: Indices) -> np.ndarray:
