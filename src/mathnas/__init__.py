@@ -70,6 +70,7 @@ from mathnas.validation import (
     validate,
     validation_sampling,
 )
+from mathnas.variance import VarianceShares, table_shares, variance_shares
 
 __all__ = [
     "Answer",
@@ -119,6 +120,7 @@ __all__ = [
     "Study",
     "TabularEvaluator",
     "Validation",
+    "VarianceShares",
     "VerificationError",
     "__version__",
     "average_flops_network",
@@ -139,6 +141,8 @@ __all__ = [
     "scales_for",
     "search",
     "single_sampling",
+    "table_shares",
     "validate",
     "validation_sampling",
+    "variance_shares",
 ]

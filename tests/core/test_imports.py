@@ -39,6 +39,7 @@ FLOW: dict[str, tuple[str, ...]] = {
         *("errors", "evaluation", "fitting", "metrics", "sampling", "scales", "space", "study"),
         "table",
     ),
+    "variance": ("errors", "metrics", "posterior", "scales", "space", "table"),
 }
 DOWNSTREAM = {"spaces", "datasets", "nets", "training", "devices", "demo", "cli", "report"}
 CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner", "trials"}
