@@ -90,6 +90,20 @@ def test_the_main_job_from_measurements_to_answer(run: Run, table_csv: Path) -> 
     assert "[1,1,2]" in out
 
 
+def test_fit_says_what_a_metric_varies_with(run: Run, table_csv: Path) -> None:
+    evaluated(run)
+    code, out, _ = run("fit", "my.study", "--variance")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    # accuracy is 60 + 3 a + 2 b + c: variances 9/4, 8/3 and 2/3
+    assert lines.index(["b", "47.8%"]) < lines.index(["a", "40.3%"]) < lines.index(["c", "11.9%"])
+    shares = json_of(run("fit", "my.study", "--variance", "--json"))["variance"]
+    assert shares["accuracy"]["nodes"]["a"] == pytest.approx(27 / 67)
+    assert "variance" not in json_of(run("fit", "my.study", "--json"))
+    code, _, err = run("fit", "my.study", "--variance", "--form", "accuracy=inverse-macs-corrected")
+    assert (code, "need effects that add up" in " ".join(err.split())) == (1, True)
+
+
 def test_an_infeasible_search_exits_with_1_and_says_why(run: Run, table_csv: Path) -> None:
     evaluated(run)
     code, out, _ = run("search", "my.study", "--limit", "latency_ms=0.5")

@@ -11,6 +11,7 @@ import typer
 from mathnas import fitting
 from mathnas.cli._options import AsJson, Forms, StudyPath, print_json, read_forms
 from mathnas.study import Study
+from mathnas.variance import table_shares
 
 
 class Method(str, Enum):
@@ -50,6 +51,12 @@ def fit(
     reference: Annotated[
         str | None, typer.Option(metavar="NETWORK", help="What effects are relative to.")
     ] = None,
+    variance: Annotated[
+        bool,
+        typer.Option(
+            "--variance", help="Also say which nodes and pairs the predictions vary with, and how."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     with Study(study_path, read_only=True) as study:
@@ -60,9 +67,15 @@ def fit(
             form=read_forms(form),
             reference=None if reference is None else study.space.parse(reference),
         )
+    shares = {name: table_shares(table, name) for name in table.columns} if variance else {}
     target = output or study_path.with_suffix(".table.json")
     table.save(target)
     if as_json:
-        print_json({"table": str(target), **table.to_dict()})
+        split = {name: found.to_dict() for name, found in shares.items()}
+        extra = {"variance": split} if variance else {}
+        print_json({"table": str(target), **table.to_dict(), **extra})
     else:
-        typer.echo(f"{table}\n\nwritten: {target}")
+        typer.echo(str(table))
+        for name, found in shares.items():
+            typer.echo(f"\n{name}: {found}")
+        typer.echo(f"\nwritten: {target}")
