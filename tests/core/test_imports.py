@@ -41,7 +41,10 @@ FLOW: dict[str, tuple[str, ...]] = {
     ),
     "variance": ("errors", "metrics", "posterior", "scales", "space", "table"),
 }
-DOWNSTREAM = {"spaces", "datasets", "nets", "training", "devices", "demo", "cli", "report"}
+DOWNSTREAM = {
+    *("spaces", "datasets", "nets", "training", "baselines", "devices", "demo", "cli"),
+    "report",
+}
 CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner", "trials"}
 
 
@@ -72,7 +75,7 @@ def test_importing_mathnas_loads_numpy_and_nothing_else_from_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["table", "search", "spaces", "fitting", "runner", "study", "space"]
+    "module", ["table", "search", "spaces", "fitting", "runner", "study", "space", "baselines"]
 )
 def test_no_room_of_the_core_loads_an_optional_dependency(module: str) -> None:
     assert loaded_by(f"import mathnas.{module}").isdisjoint(OPTIONAL)

@@ -32,6 +32,7 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 
 from mathnas.errors import InvalidInputError
 from mathnas.space import Block, BlockNode, Floats, Indices, Network, SearchSpace
@@ -143,6 +144,10 @@ class NASBench201(SearchSpace):
     def representative(self, network: Sequence[int | str]) -> Network:
         """The cell with the lowest benchmark index among those of the same `expression`."""
         return _representatives()[self.check(network)]
+
+    def graphs(self, networks: npt.ArrayLike) -> tuple[Floats, Floats]:
+        """Cells as graphs of operations, as `cell_graphs` gives them."""
+        return cell_graphs(self.check_many(networks))
 
 
 # ---- costs ----------------------------------------------------------------------------------
@@ -399,6 +404,69 @@ def _representatives() -> dict[Network, Network]:
     """For every cell, the first cell in benchmark order with the same expression."""
     first: dict[str, Network] = {}
     return {cell: first.setdefault(expression(cell), cell) for cell in cells_in_benchmark_order()}
+
+
+# ---- cells as graphs ------------------------------------------------------------------------
+
+# input, the six edges, output: an edge is linked to the edges that start where it ends
+_GRAPH_LINKS = (
+    *[(0, 1 + edge) for edge, (source, _) in enumerate(EDGES) if source == 0],
+    *[
+        (1 + one, 1 + other)
+        for one, (_, end) in enumerate(EDGES)
+        for other, (start, _) in enumerate(EDGES)
+        if end == start
+    ],
+    *[(1 + edge, 7) for edge, (_, target) in enumerate(EDGES) if target == _OUTPUT],
+)
+_GRAPH_LABELS = {CONV_1X1: 0, CONV_3X3: 1, AVG_POOL: 2}
+_INPUT_LABEL, _OUTPUT_LABEL, _GLOBAL_LABEL, _NUM_LABELS = 3, 4, 5, 6
+
+
+def cell_graphs(cells: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """Cells as graphs whose nodes are operations, as BRP-NAS reads them.
+
+    Nodes are the global node, the input, the six edges in their order, and the output. A ``none``
+    loses its links; a ``skip_connect`` too, after each node before it was linked to each node
+    behind it. Nodes on no path from the input to the output lose their links and their label, but
+    stay. Then the global node is linked to all, and every node to itself (Dudziak et al., BRP-NAS,
+    NeurIPS 2020).
+
+    Args:
+        cells: operations of shape (k, 6).
+
+    Returns:
+        One-hot labels of shape (k, 9, 6): 1x1 convolution, 3x3 convolution, pooling, input, output,
+        global; and adjacency of shape (k, 9, 9), where entry (i, j) says that i is linked to j. It
+        is not normalised.
+    """
+    count = len(cells)
+    links = np.zeros((count, 8, 8), dtype=bool)
+    for one, other in _GRAPH_LINKS:
+        links[:, one, other] = True
+    for node in range(1, 7):
+        operation = cells[:, node - 1]
+        through = links[:, :, node, None] & links[:, None, node, :]
+        links |= through & (operation == SKIP)[:, None, None]
+        gone = (operation == NONE) | (operation == SKIP)
+        links[gone, node, :] = False
+        links[gone, :, node] = False
+    path = links | np.eye(8, dtype=bool)  # which nodes a node reaches, by doubling: 8 steps at most
+    for _ in range(3):
+        path = path @ path
+    alive = path[:, 0, :] & path[:, :, 7] & path[:, 0, 7, None]
+    links &= alive[:, :, None] & alive[:, None, :]
+
+    adjacency = np.tile(np.eye(9), (count, 1, 1))
+    adjacency[:, 0, :] = 1.0
+    adjacency[:, 1:, 1:] += links
+    features = np.zeros((count, 9, _NUM_LABELS))
+    features[:, 0, _GLOBAL_LABEL] = 1.0
+    features[:, 1, _INPUT_LABEL] = alive[:, 0]
+    features[:, 8, _OUTPUT_LABEL] = alive[:, 7]
+    for labelled, label in _GRAPH_LABELS.items():
+        features[:, 2:8, label] = alive[:, 1:7] & (cells == labelled)
+    return features, adjacency
 
 
 def _keep(cell: Network, kept: Sequence[bool]) -> Network:
