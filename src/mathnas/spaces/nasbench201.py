@@ -304,7 +304,8 @@ def executed_cells(cells: Indices) -> Indices:
 def representative_cells(cells: Indices) -> Indices:
     """`NASBench201.representative` of cells of shape (k, 6)."""
     weights = len(OPERATIONS) ** np.arange(len(EDGES) - 1, -1, -1)
-    return _representative_of()[cells @ weights]
+    found: Indices = _representative_of()[cells @ weights]
+    return found
 
 
 @lru_cache(maxsize=1)
