@@ -76,6 +76,8 @@ class Evaluator(Protocol):
         threads: how many threads one evaluation uses, the same for any number of workers.
         batch_size: how many networks `evaluate_batch` likes to be given at once. They are one
             evaluation in flight: they are written to the study together.
+        noisy: whether measuring a network again may give another value; where False, a refinement
+            measures no network twice.
     """
 
     metrics: tuple[Metric, ...]
@@ -83,6 +85,7 @@ class Evaluator(Protocol):
     exclusive: bool = False
     threads: int = 1
     batch_size: int = 1
+    noisy: bool = True
 
     def evaluate(self, network: Network, seed: int) -> Mapping[str, Measurement | float]:
         """The metrics of one network, by name.
@@ -105,7 +108,7 @@ class FunctionEvaluator(Evaluator):
     Args:
         function: takes a network; returns a number (for one metric) or a mapping of metric names.
         metrics: names (see `metric_named`) or `Metric` declarations.
-        conditions, exclusive, threads: as in `Evaluator`.
+        conditions, exclusive, threads, noisy: as in `Evaluator`.
 
     Example:
         >>> from mathnas import FunctionEvaluator
@@ -122,12 +125,14 @@ class FunctionEvaluator(Evaluator):
         conditions: Mapping[str, str] | None = None,
         exclusive: bool = False,
         threads: int = 1,
+        noisy: bool = True,
     ) -> None:
         self.function = function
         self.metrics = _declared(metrics)
         self.conditions = dict(conditions or {})
         self.exclusive = exclusive
         self.threads = threads
+        self.noisy = noisy
 
     def evaluate(self, network: Network, seed: int) -> Mapping[str, Measurement | float]:
         result = self.function(network)
@@ -156,6 +161,7 @@ class TabularEvaluator(Evaluator):
     """
 
     batch_size = 1024
+    noisy = False
 
     def __init__(
         self,

@@ -69,6 +69,12 @@ class Posterior:
             return np.full(len(values), self.noise)
         return self.noise * np.abs(values) / self.noise_at
 
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """A joint draw of how far effects and pair entries are off their means, shape (entries,);
+        the constant, which is the same for all networks, is left where it is."""
+        found: Floats = self.factor @ rng.standard_normal(self.factor.shape[1])
+        return found
+
     def deviations(
         self, space: SearchSpace, networks: Indices, pairs: Sequence[tuple[int, int]]
     ) -> Floats:

@@ -9,25 +9,26 @@ All state between rounds is the study's, so that a run that was stopped goes on.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields, replace
-from statistics import NormalDist
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 import numpy as np
 
+from mathnas.acquisition import Choice, propose
 from mathnas.designs import balanced_sampling
 from mathnas.errors import EvaluationError, InvalidInputError, MathNASWarning
 from mathnas.evaluation import Evaluator
 from mathnas.fitting import fit
 from mathnas.metrics import Direction, Metric
 from mathnas.sampling import single_sampling
-from mathnas.search import Limit, Program, Rule, Status, solver_for
+from mathnas.search import Program, Rule, solver_for
 from mathnas.search.limits import Limits
 from mathnas.space import Network, SearchSpace
-from mathnas.study import Study
+from mathnas.study import Measurements, Study
 from mathnas.table import BlockEffects, BlockTable
 from mathnas.trials import Outcome, Reason, Round, Trials
 
@@ -35,9 +36,9 @@ Start = Literal["single", "balanced"]
 _LEAST = 3  # networks that a regression needs
 _PATIENCE = 2  # rounds without improvement before the odds are looked at
 _SMALL_ODDS = 0.01  # of an improvement, by each network that could be evaluated next
-_LOOSER = (0.0, 0.5, 1.0, 2.0)  # limits, in deviations, where no network is predicted to meet them
-_SAMPLED = 64  # networks, for a usual deviation
-_SECONDS = 10.0  # of a solve: early tables may be so alike in all nodes that proofs take for ever
+_LEADERS = 3  # that are measured again in a round
+_REORDERED = 1.64  # deviations of a difference, within which noise may have turned an order
+_ENOUGH = 3  # degrees of freedom of repeats, from which on they tell the noise
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def refine(
     budget: int = 50,
     batch: int = 3,
     start: Start = "single",
+    choice: Choice = "optimistic",
+    repeats: int = 3,
     seed: int = 0,
     workers: int = 1,
     progress: bool | None = False,
@@ -82,6 +85,10 @@ def refine(
             reference, or as many balanced networks; up to half of the budget, and balanced where
             single sampling costs more than that. Networks that break a rule are replaced by the
             nearest ones that do not.
+        choice: which of the promising networks; see `mathnas.acquisition.propose`.
+        repeats: how often a leader is measured, where the evaluator is noisy and noise may have
+            turned the order of the best networks: each time one evaluation, at the end, for which
+            an eighth of the budget is kept at most. 1 measures none again.
         seed, workers, progress: as in `evaluate`; with progress there is a line a round, too.
         on_round: called after each round.
 
@@ -95,6 +102,12 @@ def refine(
         raise InvalidInputError(
             f"a refinement has a budget of at least {_LEAST} networks and at least 1 a round, but "
             f"got budget={budget}, batch={batch}."
+        )
+    if repeats < 1:
+        raise InvalidInputError(f"a network is measured at least once, but got repeats={repeats}.")
+    if choice not in get_args(Choice):
+        raise InvalidInputError(
+            f"a choice is one of {', '.join(get_args(Choice))}, but got {choice!r}."
         )
     if start not in ("single", "balanced"):
         raise InvalidInputError(f"a start is single or balanced, but got {start!r}.")
@@ -117,15 +130,14 @@ def refine(
     if missing:
         trials.measure(missing)
     loop.check_start()
-    while trials.left:
-        begun = time.perf_counter()
-        proposed, odds, proven = loop.proposals(min(batch, trials.left))
-        if not proposed:
-            return loop.result("exhausted" if proven else "unsolved")
-        if loop.stale(len(first)) >= _PATIENCE * batch and odds < _SMALL_ODDS:
-            return loop.result("unlikely")
-        trials.measure(proposed, thinking=time.perf_counter() - begun)
-    return loop.result("budget")
+    kept = min(_LEADERS * (repeats - 1), budget // 8) if evaluator.noisy else 0
+    reason = loop.explore(len(first), batch, choice, kept)
+    while trials.left and (leaders := loop.leaders(repeats, trials.left)):
+        times = trials.counts()
+        trials.measure([network for network in leaders for _ in range(times[network] + 1)])
+    if reason is None:
+        reason = loop.explore(len(first), batch, choice, 0)
+    return loop.result(reason or "budget")
 
 
 class _Loop:
@@ -140,6 +152,26 @@ class _Loop:
         return len(held) - max(start, 0 if best is None else held.index(best) + 1)
 
     # ---- rounds ---------------------------------------------------------------------------------
+
+    def explore(self, start: int, batch: int, choice: Choice, kept: int) -> Reason | None:
+        """Evaluate what is most promising until nothing is, or no more than `kept` evaluations are
+        left: then None.
+
+        Args:
+            start: how many networks the start has.
+        """
+        trials = self.trials
+        while trials.left > kept:
+            begun = time.perf_counter()
+            rng = np.random.default_rng([trials.seed, trials.spent])
+            table = self.table(trials.measured)
+            proposal = propose(trials, table, min(batch, trials.left - kept), choice, rng)
+            if not proposal.networks:
+                return "exhausted" if proposal.proven else "unsolved"
+            if self.stale(start) >= _PATIENCE * batch and proposal.odds < _SMALL_ODDS:
+                return "unlikely"
+            trials.measure(proposal.networks, thinking=time.perf_counter() - begun)
+        return None
 
     def start(self, kind: Start) -> list[Network]:
         """The networks to begin with."""
@@ -199,47 +231,47 @@ class _Loop:
                 conditions=conditions,
             )
 
-    def proposals(self, count: int) -> tuple[list[Network], float, bool]:
-        """The best predicted networks that were not evaluated, the largest of their odds to be
-        better than the best measured one, and whether that there are no others is proven.
+    def leaders(self, repeats: int, count: int) -> list[Network]:
+        """The best measured networks, where noise may have put them in the wrong order: those to
+        measure once more, at most `count`."""
+        trials = self.trials
+        if repeats < 2 or not trials.evaluator.noisy:
+            return []
+        data = trials.study.measurements(trials.objective.name, trials.conditions)
+        times, feasible = trials.counts(), trials.feasible()
+        noise = self._noise(data)
+        if not noise or len(feasible) < 2:
+            return []
+        values = trials.values(trials.objective.name)
+        sign = 1 if trials.upwards else -1
+        ranked = sorted(feasible, key=lambda network: -sign * values[network])
+        best = ranked[0]
+        near = [
+            network
+            for network in ranked
+            if sign * (values[best] - values[network])
+            <= _REORDERED * noise * math.sqrt(1 / times[best] + 1 / times[network])
+        ]
+        if len(near) < 2:
+            return []
+        unsure = [network for network in near if times[network] < repeats][: min(count, _LEADERS)]
+        # a first repeat tells whether values vary at all
+        return unsure[:1] if max(times.values()) == 1 else unsure
 
-        Where none is left that is predicted to meet the limits, those that miss a measured one by
-        no more than predictions may be off.
-        """
-        table, limits = self.table(self.trials.measured), self.trials.limits()
-        known = {*self.trials.held(), *self.trials.given_up()}
-        free = [limit for limit in limits if limit.metric.name in self.trials.measured]
-        sample = table.space.sample(_SAMPLED, seed=0, distinct=False)
-        width = {
-            limit: float(np.median(table.deviation(sample, limit.metric.name))) for limit in free
-        }
-        found: list[Network] = []
-        proven = True
-        for looser in _LOOSER if free else _LOOSER[:1]:
-            sign = {"<=": looser, ">=": -looser}
-            loosened = [
-                replace(limit, value=limit.value + sign[limit.sense] * width.get(limit, 0.0))
-                for limit in limits
-            ]
-            program = Program(
-                table, self.trials.objective.name, self.trials.upwards, loosened, self.trials.rules
-            )
-            found, finished = _new(program, known, count)
-            proven &= finished
-            if found:
-                break
-        odds = max((self._odds(table, free, network) for network in found), default=0.0)
-        return found, odds, proven
-
-    def _odds(self, table: BlockTable, limits: Sequence[Limit], network: Network) -> float:
-        """How likely a network meets the measured limits and is better than the best one so far."""
-        _, best = self.trials.best()
-        if best is None:
-            return 1.0
-        odds = _chance(table, network, self.trials.objective.name, best, self.trials.upwards)
-        for limit in limits:
-            odds *= _chance(table, network, limit.metric.name, limit.value, limit.sense == ">=")
-        return odds
+    def _noise(self, data: Measurements) -> float:
+        """Standard deviation of one measurement of the objective: of repeats, where there are
+        enough; else of the model."""
+        again = (data.repeats > 1) & np.isfinite(data.spread)
+        degrees = data.repeats[again] - 1
+        if again.any():
+            pooled = math.sqrt(float((degrees * data.spread[again] ** 2).sum() / degrees.sum()))
+            if not pooled or degrees.sum() >= _ENOUGH:
+                return pooled
+        column = self.table([data.metric.name]).column(data.metric.name)
+        best = np.array([(max if self.trials.upwards else min)(data.values.tolist())])
+        assert column.uncertainty is not None  # it is a regression
+        slope = float(column.metric.scale.derivative(best)[0])
+        return float(column.uncertainty.noises(best)[0]) / slope
 
     def result(self, reason: Reason) -> Refinement:
         """The answer, with a table of all that the evaluator measures."""
@@ -248,32 +280,6 @@ class _Loop:
         table = self.table([name for name, count in counts.items() if count >= _LEAST])
         found = trials.outcome(reason)
         return Refinement(**{f.name: getattr(found, f.name) for f in fields(found)}, table=table)
-
-
-def _new(program: Program, known: Collection[Network], count: int) -> tuple[list[Network], bool]:
-    """The best `count` networks that are not known, fewer where there are no more; and whether that
-    is proven, or they are what was found in the time."""
-    solver, asked = solver_for(program, "auto"), count
-    while True:
-        solution = solver.solve(program, count=asked, time_limit=_SECONDS)
-        proven = solution.status in (Status.OPTIMAL, Status.INFEASIBLE)
-        found = [network for network in solution.networks if network not in known]
-        # more than are known hold enough new ones in any case
-        last = len(solution.networks) < asked if proven else asked >= len(known) + count
-        if len(found) >= count or last or (found and not proven):
-            return found[:count], proven
-        asked = min(2 * asked + count, len(known) + count)
-
-
-def _chance(table: BlockTable, network: Network, metric: str, value: float, upwards: bool) -> float:
-    """How likely a network's value of a metric is beyond another one."""
-    column = table.column(metric)
-    gain = table.response(network, metric) - float(
-        column.metric.scale.forward(np.array([value]))[0]
-    )
-    gain = gain if upwards else -gain
-    deviation = float(table.response_deviation([network], metric)[0])
-    return NormalDist().cdf(gain / deviation) if deviation > 0 else float(gain >= 0)
 
 
 def _keeping(rules: Sequence[Rule], networks: Sequence[Network]) -> list[Network]:

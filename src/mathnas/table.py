@@ -11,7 +11,7 @@ import html
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from statistics import NormalDist
@@ -317,6 +317,30 @@ class BlockTable:
         pairs = [(pair.first, pair.second) for pair in column.pairs]
         own = self.space.formed(rows.astype(np.intp), column.network_form)
         return column.posterior.deviations(self.space, own, pairs)
+
+    def drawn(self, metric: str, rng: np.random.Generator) -> BlockTable:
+        """The table with the effects on a metric drawn from their posterior (Thompson sampling).
+
+        Raises:
+            InvalidInputError: the metric is unknown, its fit gives no uncertainty, or it is a
+                process, which has no effects to draw: see `GaussianProcess.sample`.
+        """
+        column = self.column(metric)
+        if column.posterior is None or column.process is not None:
+            raise InvalidInputError(
+                f"effects on {metric} are drawn from their posterior, but it has none: fit block "
+                "effects with method='regression'."
+            )
+        drawn = column.posterior.draw(rng)
+        effects = column.effects + drawn[: self.space.num_blocks]
+        pairs, start = [], self.space.num_blocks
+        for pair in column.pairs:
+            part = drawn[start : start + pair.effects.size].reshape(pair.effects.shape)
+            pairs.append(replace(pair, effects=pair.effects + part))
+            start += pair.effects.size
+        moved = replace(column, effects=effects, pairs=tuple(pairs), posterior=None)
+        columns = {**self.columns, metric: moved}
+        return BlockTable(self.space, self.reference, columns, self.provenance)
 
     def interval(
         self, networks: npt.ArrayLike, metric: str, confidence: float = 0.9

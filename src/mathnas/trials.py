@@ -310,13 +310,11 @@ class Trials:
 
     # ---- rounds ------------------------------------------------------------------------------
 
-    def measure(
-        self, networks: Sequence[Network], *, repeats: int = 1, thinking: float = 0.0
-    ) -> Round:
-        """Evaluate networks that the study lacks; the round is told and kept.
+    def measure(self, networks: Sequence[Network], *, thinking: float = 0.0) -> Round:
+        """Evaluate what the study lacks of these; the round is told and kept.
 
         Args:
-            repeats: how often each network is to have been measured then.
+            networks: one that stands k times is to have been measured k times then.
             thinking: seconds that it took to choose the networks.
 
         Raises:
@@ -326,13 +324,12 @@ class Trials:
             self.study,
             networks,
             self.evaluator,
-            repeats=repeats,
             seed=self.seed,
             workers=self.workers,
             progress=self.progress,
         )
         failed = tuple(failure.network for failure in report.failures)
-        if failed and len(set(failed)) == len(networks):
+        if failed and set(failed) == set(networks):
             raise EvaluationError(
                 f"all {len(failed)} evaluations of a round failed, [{network_text(failed[0])}] "
                 f"with {report.failures[0].error.splitlines()[0]}. The tracebacks are in "
@@ -340,7 +337,9 @@ class Trials:
                 "same call goes on from there."
             )
         seconds = thinking + report.seconds
-        done = Round(self.spent, tuple(networks), failed, *self.best(), seconds, thinking)
+        done = Round(
+            self.spent, tuple(dict.fromkeys(networks)), failed, *self.best(), seconds, thinking
+        )
         self.rounds.append(done)
         self._say(done)
         if self._on_round is not None:

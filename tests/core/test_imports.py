@@ -45,7 +45,7 @@ DOWNSTREAM = {
     *("spaces", "datasets", "nets", "training", "baselines", "devices", "demo", "cli"),
     "report",
 }
-CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner", "trials"}
+CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner", "trials", "acquisition"}
 
 
 # ---- in a new process ----------------------------------------------------------------------------

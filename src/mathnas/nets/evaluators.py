@@ -67,6 +67,8 @@ class AccuracyEvaluator(Evaluator):
         InvalidInputError: no calibration batch, or a count below 1.
     """
 
+    noisy = False
+
     def __init__(
         self,
         supernet: Supernet,

@@ -1,0 +1,180 @@
+"""Which networks to evaluate next: the best predicted, the most promising, or drawn ones.
+
+All that are proposed meet rules and declared limits, and are predicted to meet measured limits, or
+to miss them by so little that they may: the best network often lies at its limit. They are distinct
+in the space's canonical form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from mathnas.metrics import Floats
+from mathnas.search import Limit, Program, Status, solver_for
+from mathnas.space import Network
+from mathnas.table import BlockTable
+from mathnas.trials import Trials
+
+Choice = Literal["optimistic", "mean", "thompson"]
+# limits are loosened by so many deviations: by the first, or, where no network is predicted to meet
+# them then, by the next
+_LOOSER = (0.84, 1.5, 2.5)
+_OPTIMISM = 1.0  # deviations above the prediction
+_SAMPLED = 64  # networks, for a usual deviation
+_SECONDS = 10.0  # of a solve: early tables may be so alike in all nodes that proofs take for ever
+_LISTED = 200_000  # spaces of so many networks are listed in a few milliseconds
+_MOST_LISTED, _POOL = 512, 8  # candidates for each choice: there in all, elsewhere for each network
+_MOST_ASKED = 4096
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What to evaluate next.
+
+    Attributes:
+        networks: distinct and not evaluated yet, the most promising first.
+        odds: the largest of their odds to meet the measured limits and to be better than the best
+            network so far.
+        proven: whether there are no others, where there are fewer than were asked for.
+    """
+
+    networks: tuple[Network, ...]
+    odds: float
+    proven: bool
+
+
+def propose(
+    trials: Trials,
+    table: BlockTable,
+    count: int,
+    choice: Choice = "optimistic",
+    rng: np.random.Generator | None = None,
+) -> Proposal:
+    """The next networks to evaluate.
+
+    Args:
+        table: fitted to what was measured, with uncertainty.
+        choice: ``mean``: the best predicted. ``optimistic``: of the best predicted, those of which
+            the prediction and one deviation together are best. ``thompson``: the best of each of
+            `count` tables drawn from the posterior; where the model is a process, of draws over the
+            best predicted.
+        rng: for drawing.
+    """
+    return _Search(trials, table, rng or np.random.default_rng(0)).propose(count, choice)
+
+
+class _Search:
+    def __init__(self, trials: Trials, table: BlockTable, rng: np.random.Generator) -> None:
+        self.trials, self.table, self.rng = trials, table, rng
+        self.name, self.sign = trials.objective.name, 1.0 if trials.upwards else -1.0
+        self.limits = trials.limits()
+        self.measured = [limit for limit in self.limits if limit.metric.name in trials.measured]
+        self.known = {*trials.held(), *trials.given_up()}
+        # a network that is the same as a known one is worth an evaluation where that broke a limit
+        self.same = {table.space.canonical(network) for network in trials.feasible()}
+        sample = table.space.sample(_SAMPLED, seed=0, distinct=False)
+        self.width = {
+            limit: float(np.median(table.deviation(sample, limit.metric.name)))
+            for limit in self.measured
+        }
+
+    def propose(self, count: int, choice: Choice) -> Proposal:
+        pooled = _MOST_LISTED if self.table.space.num_networks <= _LISTED else _POOL * count
+        proven, chosen = True, []
+        for looser in _LOOSER if self.measured else _LOOSER[:1]:
+            limits = self._loosened(looser)
+            wanted = count if choice == "mean" else pooled
+            pool, finished = self._new(self._program(self.table, limits), wanted)
+            proven &= finished
+            if pool:
+                chosen = self._choose(pool, limits, count, choice)
+                break
+        odds = max((self._odds(network) for network in chosen), default=0.0)
+        return Proposal(tuple(chosen), odds, proven)
+
+    def _loosened(self, looser: float) -> list[Limit]:
+        sign = {"<=": looser, ">=": -looser}
+        return [
+            replace(limit, value=limit.value + sign[limit.sense] * self.width.get(limit, 0.0))
+            for limit in self.limits
+        ]
+
+    def _program(self, table: BlockTable, limits: Sequence[Limit]) -> Program:
+        return Program(table, self.name, self.trials.upwards, limits, self.trials.rules)
+
+    def _new(
+        self, program: Program, count: int, without: Collection[Network] = ()
+    ) -> tuple[list[Network], bool]:
+        """The best networks that are new, at most `count`; and whether that is proven, or they are
+        what was found in the time."""
+        solver, asked = solver_for(program, "auto"), count
+        space = program.space
+        while True:
+            solution = solver.solve(program, count=asked, time_limit=_SECONDS)
+            proven = solution.status in (Status.OPTIMAL, Status.INFEASIBLE)
+            found: dict[Network, Network] = {}  # by canonical form
+            for network in solution.networks:
+                same = space.canonical(network)
+                if network not in self.known and network not in without and same not in self.same:
+                    found.setdefault(same, network)
+            enough = len(found) >= count or len(solution.networks) < asked
+            if enough or (found and not proven) or asked >= _MOST_ASKED:
+                return list(found.values())[:count], proven
+            asked += asked - len(found) + count
+
+    def _choose(
+        self, pool: list[Network], limits: Sequence[Limit], count: int, choice: Choice
+    ) -> list[Network]:
+        if choice == "mean":
+            return pool[:count]
+        column = self.table.column(self.name)
+        if choice == "optimistic":
+            deviations = self.table.response_deviation(pool, self.name)
+            scores = self._responses(pool) + _OPTIMISM * deviations
+            # the order of the pool, the best predicted first, decides between equals
+            return [pool[place] for place in np.argsort(-scores, kind="stable")[:count].tolist()]
+        if column.process is not None:
+            features = self.table.space.features(np.array(pool))
+            draws = self.sign * column.process.sample(features, count, self.rng)
+            ranked = (np.argsort(-draw, kind="stable").tolist() for draw in draws)
+        else:
+            return self._drawn(limits, count)
+        chosen: dict[int, None] = {}
+        for places in ranked:
+            chosen.update(dict.fromkeys([p for p in places if p not in chosen][:1]))
+        return [pool[place] for place in chosen]
+
+    def _drawn(self, limits: Sequence[Limit], count: int) -> list[Network]:
+        """The best new network of each of `count` drawn tables."""
+        chosen: list[Network] = []
+        for _ in range(count):
+            program = self._program(self.table.drawn(self.name, self.rng), limits)
+            chosen += self._new(program, 1, chosen)[0]
+        return chosen
+
+    def _responses(self, networks: Sequence[Network]) -> Floats:
+        """Predictions on the response scale, turned so that more is better."""
+        return np.array([self.sign * self.table.response(n, self.name) for n in networks])
+
+    def _odds(self, network: Network) -> float:
+        """How likely a network meets the measured limits and is better than the best one so far."""
+        _, best = self.trials.best()
+        if best is None:
+            return 1.0
+        odds = self._chance(network, self.name, best, self.trials.upwards)
+        for limit in self.measured:
+            odds *= self._chance(network, limit.metric.name, limit.value, limit.sense == ">=")
+        return odds
+
+    def _chance(self, network: Network, metric: str, value: float, upwards: bool) -> float:
+        """How likely a network's value of a metric is beyond another one."""
+        scale = self.table.column(metric).metric.scale
+        gain = self.table.response(network, metric) - float(scale.forward(np.array([value]))[0])
+        gain = gain if upwards else -gain
+        deviation = float(self.table.response_deviation([network], metric)[0])
+        return NormalDist().cdf(gain / deviation) if deviation > 0 else float(gain >= 0)
