@@ -12,7 +12,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import wraps
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -24,11 +25,13 @@ from mathnas.runner import evaluate
 from mathnas.search import Limit, Rule, read_limits
 from mathnas.search.limits import Limits
 from mathnas.space import Network, network_text
-from mathnas.study import Study
+from mathnas.study import Failure, Study
 from mathnas.table import BlockEffects, BlockTable
 
 Reason = Literal["budget", "unlikely", "exhausted", "unsolved"]
 _TRIES = 2  # a network that failed so often is left out
+_FEW = 3  # networks that fail one after the other, and nothing else: it is the evaluator
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,18 @@ class Outcome:
         return f"{head}\n{self.evaluated} evaluations{note}; {ending}."
 
 
+def _until_measured(method: Callable[[Trials], _T]) -> Callable[[Trials], _T]:
+    """Keep what a method read from the study until something is measured again."""
+
+    @wraps(method)
+    def kept(self: Trials) -> _T:
+        if method.__name__ not in self._read:
+            self._read[method.__name__] = method(self)
+        return self._read[method.__name__]  # type: ignore[return-value]
+
+    return kept
+
+
 class Trials:
     """What one call of a method wants, and its account; all measurements are the study's.
 
@@ -174,6 +189,8 @@ class Trials:
         self.space, self.reference = study.space, study.reference
         self.budget, self.seed, self.workers, self.progress = budget, seed, workers, progress
         self.rounds: list[Round] = []
+        self._read: dict[str, object] = {}
+        self._failing = 0
         self._on_round = on_round
         self.upwards = maximize is not None
         self.conditions = {str(key): str(value) for key, value in evaluator.conditions.items()}
@@ -232,6 +249,7 @@ class Trials:
         }
         return BlockTable(self.space, self.reference, columns)
 
+    @_until_measured
     def limits(self) -> tuple[Limit, ...]:
         """The limits; those that are relative refer to what was measured of the reference."""
         values: float | dict[str, float] = 1.0
@@ -241,6 +259,7 @@ class Trials:
 
     # ---- what the study holds ----------------------------------------------------------------
 
+    @_until_measured
     def counts(self) -> Counter[Network]:
         """How often each network was measured for all that is needed."""
         return self.study.counts(self.measured, self.conditions)
@@ -255,6 +274,7 @@ class Trials:
         """Evaluations that the budget leaves, at least 0."""
         return max(0, self.budget - self.spent)
 
+    @_until_measured
     def held(self) -> list[Network]:
         """The networks of which all that is needed was measured, in the order of measurement."""
         if not self.counts():
@@ -264,15 +284,23 @@ class Trials:
 
     def values(self, metric: str) -> dict[Network, float]:
         """Measured values under the evaluator's conditions, means over repeats."""
-        data = self.study.measurements(metric, self.conditions)
-        return dict(zip(map(tuple, data.networks.tolist()), data.values.tolist(), strict=True))
+        if (found := self._read.get(f"values of {metric}")) is None:
+            data = self.study.measurements(metric, self.conditions)
+            networks = map(tuple, data.networks.tolist())
+            found = dict(zip(networks, data.values.tolist(), strict=True))
+            self._read[f"values of {metric}"] = found
+        return found  # type: ignore[return-value]
 
+    @_until_measured
     def given_up(self) -> set[Network]:
         """Networks that failed too often."""
-        failures = [f for f in self.study.failures() if (f.conditions or {}) == self.conditions]
-        counts = Counter(failure.network for failure in failures)
+        counts = Counter(failure.network for failure in self._failures())
         return {network for network, count in counts.items() if count >= _TRIES}
 
+    def _failures(self) -> list[Failure]:
+        return [f for f in self.study.failures() if (f.conditions or {}) == self.conditions]
+
+    @_until_measured
     def feasible(self) -> list[Network]:
         """The measured networks that keep rules and limits, by measured and declared values."""
         held = self.held()
@@ -318,18 +346,27 @@ class Trials:
             thinking: seconds that it took to choose the networks.
 
         Raises:
-            EvaluationError: all evaluations failed; what was measured stays in the study.
+            EvaluationError: all evaluations of a round failed, with those before at least three of
+                networks that had not failed before; what was measured stays in the study.
         """
-        report = evaluate(
-            self.study,
-            networks,
-            self.evaluator,
-            seed=self.seed,
-            workers=self.workers,
-            progress=self.progress,
-        )
+        before = {failure.network for failure in self._failures()}
+        try:
+            report = evaluate(
+                self.study,
+                networks,
+                self.evaluator,
+                seed=self.seed,
+                workers=self.workers,
+                progress=self.progress,
+            )
+        finally:
+            self._read.clear()
         failed = tuple(failure.network for failure in report.failures)
-        if failed and set(failed) == set(networks):
+        new = set(failed) - before
+        whole = bool(failed) and len(set(failed)) == len(set(networks))
+        # a method that evaluates one network at a time must get past one that fails
+        self._failing = self._failing + len(new) if whole else 0
+        if whole and new and self._failing >= _FEW:
             raise EvaluationError(
                 f"all {len(failed)} evaluations of a round failed, [{network_text(failed[0])}] "
                 f"with {report.failures[0].error.splitlines()[0]}. The tracebacks are in "
