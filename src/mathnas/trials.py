@@ -291,6 +291,12 @@ class Trials:
             self._read[f"values of {metric}"] = found
         return found  # type: ignore[return-value]
 
+    def known(self, network: Network, metric: str) -> float:
+        """The value of a measured network: measured, or declared by the space."""
+        if metric in self.metrics:
+            return self.values(metric)[network]
+        return self._declared.exact(network, metric)
+
     @_until_measured
     def given_up(self) -> set[Network]:
         """Networks that failed too often."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mathnas as mn
+from mathnas.baselines import METHODS
 
 Run = Callable[..., tuple[int, str, str]]
 EVALUATOR = ("--evaluator", "table:measured.csv")
@@ -61,6 +62,23 @@ def test_rules_as_in_search(run: Run) -> None:
     code, out, err = run("refine", "my.study", *WANTED, *options)
     assert code == 0, err
     assert json.loads(out)["network"] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("mathnas", "nsga2")])
+def test_other_methods_answer_alike(run: Run, method: str) -> None:
+    options = ("--method", method, "--limit", "latency_ms=5")
+    code, out, err = run("refine", "my.study", *WANTED, *options)
+    assert code == 0, err
+    assert "best measured network" in out
+    assert "round 1: " in err
+    assert run("refine", "my.study", *WANTED, *options)[:2] == (0, out)
+
+
+def test_methods_are_known_by_name(run: Run) -> None:
+    code, out, err = run("refine", "my.study", *WANTED, "--method", "guessing")
+    assert (code, out) == (1, "")
+    assert "evolution" in err
+    assert "'guessing'" in err
 
 
 def test_nothing_that_meets_the_limits(run: Run) -> None:

@@ -276,6 +276,15 @@ def test_failed_networks_are_left_out(study: mn.Study) -> None:
     assert "failed" in str(found)
 
 
+def test_rounds_of_one_network_get_past_one_that_fails(study: mn.Study) -> None:
+    best = max(study.space.enumerate(), key=World().accuracy)
+    world = World(fails=lambda network: network == best)
+    found = mn.refine(study, world, maximize="accuracy", budget=30, batch=1)
+    second = sorted(map(world.accuracy, study.space.enumerate()))[-2]
+    assert found.values["accuracy"] == pytest.approx(second, abs=1e-12)
+    assert world.calls[best] == 2
+
+
 def test_a_round_that_fails_whole_ends_it(study: mn.Study) -> None:
     working = World()
     mn.refine(study, working, maximize="accuracy", budget=12)

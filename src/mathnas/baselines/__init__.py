@@ -1,11 +1,53 @@
-"""Predictors that others published, trained afresh, to compare mathnas with at equal budgets.
+"""Other ways to search by evaluations, to compare with on your own space.
 
-`Predictor` is what they share and `graphs` what some of them read; these need numpy alone. The
-predictors themselves need torch and are imported from their own modules: `mathnas.baselines.mlp`
-(Once-for-All's and HAT's) and `mathnas.baselines.brp_nas`.
+Each of `METHODS` takes what `mathnas.refine` takes and returns an `Outcome`: the same budget, and an
+answer that was measured and whose measured values meet the limits. `docs/baselines.md` tells where
+they come from.
+
+`Predictor` is what the predictors that others published share, trained afresh, and `graphs` what
+some of them read. These need torch and are imported from their own modules, `mathnas.baselines.mlp`
+(Once-for-All's and HAT's) and `mathnas.baselines.brp_nas`; everything else imports neither torch
+nor pymoo.
 """
 
-from mathnas.baselines.graphs import Graphs, chain_graphs, graphs_of
-from mathnas.baselines.predictor import Predictor
+from collections.abc import Callable, Mapping
 
-__all__ = ["Graphs", "Predictor", "chain_graphs", "graphs_of"]
+from mathnas.baselines.best_blocks import best_blocks
+from mathnas.baselines.evolution import evolution
+from mathnas.baselines.graphs import Graphs, chain_graphs, graphs_of
+from mathnas.baselines.local_search import local_search
+from mathnas.baselines.nsga2 import nsga2
+from mathnas.baselines.ofa_finder import Finding, ofa_finder, ofa_search
+from mathnas.baselines.predictor import Predictor
+from mathnas.baselines.random_search import random_search
+from mathnas.baselines.single_sampling_search import single_sampling_search
+from mathnas.refinement import refine
+from mathnas.trials import Outcome
+
+METHODS: Mapping[str, Callable[..., Outcome]] = {
+    "mathnas": refine,
+    "random": random_search,
+    "evolution": evolution,
+    "local": local_search,
+    "nsga2": nsga2,
+    "ofa-finder": ofa_search,
+    "single": single_sampling_search,
+    "best-blocks": best_blocks,
+}
+
+__all__ = [
+    "METHODS",
+    "Finding",
+    "Graphs",
+    "Predictor",
+    "best_blocks",
+    "chain_graphs",
+    "evolution",
+    "graphs_of",
+    "local_search",
+    "nsga2",
+    "ofa_finder",
+    "ofa_search",
+    "random_search",
+    "single_sampling_search",
+]

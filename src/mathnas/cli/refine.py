@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mathnas import refinement
+from mathnas.baselines import METHODS
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
     AsJson,
@@ -27,6 +27,7 @@ from mathnas.cli._options import (
     progress_of,
     read_rules,
 )
+from mathnas.errors import InvalidInputError
 from mathnas.study import Study
 
 
@@ -65,6 +66,13 @@ def refine(
     start: Annotated[
         Start, typer.Option(help="What is evaluated first, where the study holds less.")
     ] = Start.SINGLE,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(METHODS)}: to compare; --batch and --start are mathnas's.",
+        ),
+    ] = "mathnas",
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Keep only these metrics.")
     ] = None,
@@ -78,6 +86,9 @@ def refine(
     from_network: FromNetwork = None,
     as_json: AsJson = False,
 ) -> None:
+    if method not in METHODS:
+        raise InvalidInputError(f"--method is one of {', '.join(METHODS)}, but got {method!r}.")
+    own = {"batch": batch, "start": start.value} if method == "mathnas" else {}
     known = known_space(study_path, space)
     measure = evaluator_named(evaluator, known, metric or [])
     with Study(study_path, known or space_of(measure)) as study:
@@ -91,7 +102,7 @@ def refine(
             start=from_network,
         )
         with kept_when_stopped(study, study_path):
-            found = refinement.refine(
+            found = METHODS[method](
                 study,
                 measure,
                 maximize=maximize,
@@ -99,11 +110,10 @@ def refine(
                 limits=limit or [],
                 rules=rules,
                 budget=budget,
-                batch=batch,
-                start=start.value,
                 seed=seed,
                 workers=workers,
                 progress=progress_of(as_json),
+                **own,
             )
     if as_json:
         print_json({"study": str(study_path), **found.to_dict()})

@@ -1,23 +1,28 @@
 """Contracts of the extension points, as test classes to inherit: needs pytest.
 
-A space, evaluator or solver of your own keeps the contract if a subclass of the class here passes.
-``docs/extending.md`` shows one of each.
+A space, evaluator, solver or method of your own keeps the contract if a subclass of the class here
+passes. ``docs/extending.md`` and ``docs/baselines.md`` show one of each.
 """
 
 import pytest
 
 # before the modules are imported, so that their failed assertions show the values
 pytest.register_assert_rewrite(
-    "mathnas.testing.evaluators", "mathnas.testing.solvers", "mathnas.testing.spaces"
+    "mathnas.testing.evaluators",
+    "mathnas.testing.methods",
+    "mathnas.testing.solvers",
+    "mathnas.testing.spaces",
 )
 
 from mathnas.testing.evaluators import EvaluatorContract  # noqa: E402
+from mathnas.testing.methods import MethodContract  # noqa: E402
 from mathnas.testing.programs import best_by_brute_force, random_program  # noqa: E402
 from mathnas.testing.solvers import SolverContract  # noqa: E402
 from mathnas.testing.spaces import SpaceContract  # noqa: E402
 
 __all__ = [
     "EvaluatorContract",
+    "MethodContract",
     "SolverContract",
     "SpaceContract",
     "best_by_brute_force",
