@@ -1,4 +1,4 @@
-"""The contracts that docs/extending.md inherits pass when pytest collects them."""
+"""The contracts that the pages inherit pass when pytest collects them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+import pytest
+
+PAGES = Path(__file__).parents[2] / "docs"
 
 
-def test_the_contracts_of_the_page_pass(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+@pytest.mark.parametrize(
+    ("page", "names", "least"),
+    [
+        ("extending.md", ("TestSmallResNet", "TestPretendTraining", "TestDepthFirst"), 60),
+        ("baselines.md", ("TestRandomWalk",), 11),
+    ],
+)
+def test_the_contracts_of_the_page_pass(
+    page: str, names: tuple[str, ...], least: int, tmp_path: Path
+) -> None:
+    text = (PAGES / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     (tmp_path / "test_page.py").write_text("\n\n".join(blocks), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"],
@@ -21,8 +33,8 @@ def test_the_contracts_of_the_page_pass(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    for name in ("TestSmallResNet", "TestPretendTraining", "TestDepthFirst"):
+    for name in names:
         assert name in "".join(blocks)
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) > 60
+    assert int(passed[1]) > least
