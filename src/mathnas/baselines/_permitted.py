@@ -23,7 +23,7 @@ def draw(
 ) -> list[Network]:
     """Random permitted networks apart from some, uniform; fewer where there are no more.
 
-    In spaces of more than 100,000 networks of which fewer than about one in 10,000 is permitted,
+    In spaces of more than 100,000 networks of which few are permitted (about one in 1,000),
     the last ones are those that a solver finds for random costs, which are not uniform.
     """
     found: dict[Network, None] = {}
