@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,13 @@ def world_of(case: Case) -> World:
         used = dict(zip(rows, table.space.macs(list(rows)).tolist(), strict=True))
     limit = float(np.quantile(list(used.values()), case.share))
     return World(table, column(table, case.objective), used, limit)
+
+
+@cache
+def summary_of(case: Case) -> tuple[float, float]:
+    """The best and the average accuracy within the limit."""
+    within = world_of(case).within()
+    return max(within), float(np.mean(within))
 
 
 def column(table: mn.TabularEvaluator, metric: str) -> dict[mn.Network, float]:
@@ -244,11 +251,11 @@ def curves_of(
     average network within the limit has; and which those are."""
     found, blind = [], []
     for case in cases:
-        within = world_of(case).within()
+        best, average = summary_of(case)
         for seed in range(seeds if WAYS[way].seeded else 1):
             curve = curve_of(way, case, seed, kept)
             blind.append(np.isnan(curve))
-            found.append(np.where(blind[-1], max(within) - np.mean(within), curve))
+            found.append(np.where(blind[-1], best - average, curve))
     return np.array(found), np.array(blind)
 
 
