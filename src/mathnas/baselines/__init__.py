@@ -1,8 +1,8 @@
 """Other ways to search by evaluations, to compare with on your own space.
 
-Each of `METHODS` takes what `mathnas.refine` takes and returns an `Outcome`: the same budget, and an
-answer that was measured and whose measured values meet the limits. `docs/baselines.md` tells where
-they come from.
+Each of `METHODS` takes what `mathnas.refine` takes and returns an `Outcome`: the same budget, and
+an answer that was measured and whose measured values meet the limits. `docs/baselines.md` tells
+where they come from.
 
 `Predictor` is what the predictors that others published share, trained afresh, and `graphs` what
 some of them read. These need torch and are imported from their own modules, `mathnas.baselines.mlp`

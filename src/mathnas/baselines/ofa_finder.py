@@ -35,7 +35,7 @@ _LEAST = 3  # networks that a regression needs
 _DRAWS = 100  # times that a first population or a generation is drawn anew, at most
 
 
-class Predictor(Protocol):
+class Predictions(Protocol):
     """Predicts values of metrics; a `BlockTable` is one."""
 
     @property
@@ -48,7 +48,7 @@ class Predictor(Protocol):
         ...
 
 
-Fit: TypeAlias = "Callable[[Sequence[Network], Mapping[str, Sequence[float]]], Predictor]"
+Fit: TypeAlias = "Callable[[Sequence[Network], Mapping[str, Sequence[float]]], Predictions]"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Finding:
 
 
 def ofa_finder(
-    table: BlockTable | Predictor,
+    table: BlockTable | Predictions,
     *,
     maximize: str | None = None,
     minimize: str | None = None,
@@ -111,7 +111,7 @@ def ofa_finder(
     goes on with fewer children, and where the first population stays empty, the finding is false.
 
     Args:
-        table: a table, or any `Predictor`; the limits of a predictor that is no table are `Limit`s.
+        table: a table, or any `Predictions`; the limits of what is no table are `Limit`s.
         maximize, minimize: the metric to optimise; one of them.
         limits, rules: as in `mathnas.search`.
         count: how many networks to rank; the repository gives the best one.
@@ -156,7 +156,7 @@ class _Finder:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predictions,
         metric: str,
         upwards: bool,
         limits: Sequence[Limit],
@@ -295,7 +295,7 @@ def ofa_search(
 
     Args:
         kept: the share of the budget that is kept for the finder's networks, at least one.
-        fit: makes a `Predictor` from networks and their values by metric (the objective and the
+        fit: makes a `Predictions` from networks and their values by metric (the objective and the
             limited metrics that are measured); by default a regression (`mathnas.fit`). What the
             space declares need not be predicted.
         study, evaluator, wanted: as in `mathnas.refine`; the same seed serves the finder.
@@ -344,7 +344,7 @@ def _proposals(trials: Trials, sample: int, fit: Fit) -> Proposals:
 
 
 def _regression(trials: Trials) -> Fit:
-    def fit(networks: Sequence[Network], values: Mapping[str, Sequence[float]]) -> Predictor:
+    def fit(networks: Sequence[Network], values: Mapping[str, Sequence[float]]) -> Predictions:
         left_out = set(trials.held()) - set(networks)
         conditions = dict.fromkeys(values, trials.conditions)
         with warnings.catch_warnings():
@@ -365,7 +365,7 @@ def _regression(trials: Trials) -> Fit:
 class _WithDeclared:
     """A predictor, and what the space declares."""
 
-    def __init__(self, predictor: Predictor, trials: Trials) -> None:
+    def __init__(self, predictor: Predictions, trials: Trials) -> None:
         self.predictor, self.measured = predictor, trials.measured
         self.space = trials.space
         self._declared = BlockTable(trials.space, trials.reference, {})
@@ -375,7 +375,7 @@ class _WithDeclared:
         return (self.predictor if own else self._declared).predict(networks, metric)
 
 
-def _read(limits: Limits, table: BlockTable | Predictor) -> tuple[Limit, ...]:
+def _read(limits: Limits, table: BlockTable | Predictions) -> tuple[Limit, ...]:
     if isinstance(table, BlockTable):
         return read_limits(limits, table)
     given = list(limits or ())
