@@ -88,14 +88,14 @@ class _Search:
         proven, chosen = True, []
         for looser in _LOOSER if self.measured else _LOOSER[:1]:
             limits = self._loosened(looser)
-            wanted = count if choice == "mean" else pooled
-            pool, finished = self._new(self._program(self.table, limits), wanted)
+            pool, finished = self._new(self._program(self.table, limits), pooled)
             proven &= finished
+            likely = self._likelihoods(pool) >= NormalDist().cdf(-looser)
+            pool = [network for network, keeps in zip(pool, likely.tolist(), strict=True) if keeps]
             if pool:
                 chosen = self._choose(pool, limits, count, choice)
                 break
-        odds = max((self._odds(network) for network in chosen), default=0.0)
-        return Proposal(tuple(chosen), odds, proven)
+        return Proposal(tuple(chosen), self._odds(chosen), proven)
 
     def _loosened(self, looser: float) -> list[Limit]:
         sign = {"<=": looser, ">=": -looser}
@@ -135,7 +135,7 @@ class _Search:
         column = self.table.column(self.name)
         if choice == "optimistic":
             deviations = self.table.response_deviation(pool, self.name)
-            scores = self._responses(pool) + _OPTIMISM * deviations
+            scores = self.sign * self.table.responses(pool, self.name) + _OPTIMISM * deviations
             # the order of the pool, the best predicted first, decides between equals
             return [pool[place] for place in np.argsort(-scores, kind="stable")[:count].tolist()]
         if column.process is not None:
@@ -157,24 +157,31 @@ class _Search:
             chosen += self._new(program, 1, chosen)[0]
         return chosen
 
-    def _responses(self, networks: Sequence[Network]) -> Floats:
-        """Predictions on the response scale, turned so that more is better."""
-        return np.array([self.sign * self.table.response(n, self.name) for n in networks])
+    def _likelihoods(self, networks: Sequence[Network]) -> Floats:
+        """How likely a measurement of each network meets each of the measured limits: the least."""
+        found = np.ones(len(networks))
+        for limit in self.measured if networks else ():
+            name = limit.metric.name
+            room = limit.value - self.table.predict(networks, name)
+            room = room if limit.sense == "<=" else -room
+            deviations = self.table.deviation(networks, name)
+            found = np.minimum(found, _below(room, deviations))
+        return found
 
-    def _odds(self, network: Network) -> float:
-        """How likely a network meets the measured limits and is better than the best one so far."""
+    def _odds(self, networks: Sequence[Network]) -> float:
+        """The largest of their odds to meet the measured limits and to be better than the best one
+        so far."""
         _, best = self.trials.best()
-        if best is None:
-            return 1.0
-        odds = self._chance(network, self.name, best, self.trials.upwards)
-        for limit in self.measured:
-            odds *= self._chance(network, limit.metric.name, limit.value, limit.sense == ">=")
-        return odds
+        if best is None or not networks:
+            return float(bool(networks))
+        scale = self.table.column(self.name).metric.scale
+        gain = self.table.responses(networks, self.name) - scale.forward(np.array([best]))
+        better = _below(self.sign * gain, self.table.response_deviation(networks, self.name))
+        return float((better * self._likelihoods(networks)).max())
 
-    def _chance(self, network: Network, metric: str, value: float, upwards: bool) -> float:
-        """How likely a network's value of a metric is beyond another one."""
-        scale = self.table.column(metric).metric.scale
-        gain = self.table.response(network, metric) - float(scale.forward(np.array([value]))[0])
-        gain = gain if upwards else -gain
-        deviation = float(self.table.response_deviation([network], metric)[0])
-        return NormalDist().cdf(gain / deviation) if deviation > 0 else float(gain >= 0)
+
+def _below(gains: Floats, deviations: Floats) -> Floats:
+    """The odds that a normal variable of mean 0 stays below each gain."""
+    pairs = zip(gains.tolist(), deviations.tolist(), strict=True)
+    normal = NormalDist()
+    return np.array([normal.cdf(g / d) if d > 0 else float(g >= 0) for g, d in pairs])

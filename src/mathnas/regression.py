@@ -161,14 +161,16 @@ def regress(
         )
     _warn_of_unseen(space, data)
     responses = responses_of(data.values, data.metric, scale)
-    best: tuple[str, _Design, _Choice] | None = None
-    for form, networks in _forms(space, data.networks).items():
-        design = _Design(space, networks, pairs=pairs)
-        chosen = _choose(design, responses, pairs)
-        if best is None or chosen.evidence > best[2].evidence:
-            best = (form, design, chosen)
-    assert best is not None  # there is the form as written
-    form, design, chosen = best
+    designs = {
+        form: _Design(space, networks, pairs=pairs)
+        for form, networks in _forms(space, data.networks).items()
+    }
+    form = AS_WRITTEN
+    if len(designs) > 1:  # pairs cost much and add little: the form is chosen without them
+        alone = {form: _choose(design, responses, False) for form, design in designs.items()}
+        form = max(alone, key=lambda form: alone[form].evidence)
+    design = designs[form]
+    chosen = _choose(design, responses, pairs)
     if features and space.has_features and not data.metric.additive:
         process = fit_process(space.features(data.networks), data.values, responses)
         if process is not None and process.evidence > chosen.evidence:

@@ -257,6 +257,10 @@ class BlockTable:
         column = self.column(metric)
         return column.metric.scale.inverse(self.all_responses(metric))
 
+    def responses(self, networks: npt.ArrayLike, metric: str) -> Floats:
+        """As `predict`, on the metric's response scale, on which effects add up."""
+        return self._responses(self.space.check_array(networks), self.column(metric))
+
     def all_responses(self, metric: str) -> Floats:
         """Predictions of every network in the order of `SearchSpace.all_networks`, on the metric's
         response scale; kept where blocks do not add up, because that takes long."""
