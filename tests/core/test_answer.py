@@ -150,7 +150,9 @@ def test_the_record_of_an_answer_is_plain_json(answer: Answer) -> None:
         "used": 11.5,
         "slack": 0.5,
         "binds": True,
+        "at_confidence": None,
     }
+    assert (record["confidence"], record["cut_off"]) == (None, 0)
 
 
 def test_an_answer_that_is_not_proven_shows_its_gap() -> None:
@@ -216,6 +218,7 @@ def test_the_reasons_of_an_infeasible_search_in_every_form() -> None:
         "value": 10.5,
         "together_with": [{"metric": "accuracy", "sense": ">=", "value": 11.0}],
         "best_possible": 11.0,
+        "at_confidence": None,
     }
     assert record["reasons"] == list(nothing.reasons)
 

@@ -47,6 +47,13 @@ def search(
     minimize: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Instead of --maximize.")
     ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Each limit holds with this probability for one measurement (0.5 to below 1).",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(metavar="K", help="How many of the best networks.")] = 1,
     diverse: Annotated[
         int | None,
@@ -73,6 +80,11 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     _check_options(top, diverse, explained, verify, time_limit)
+    if explained and confidence is not None:
+        raise InvalidInputError(
+            "--explain is about limits on predictions, so it takes no --confidence: leave out one "
+            "of them."
+        )
     table = read_table(path, form)
     limits = limit or []
     rules = read_rules(
@@ -92,6 +104,7 @@ def search(
             maximize=maximize,
             minimize=minimize,
             limits=limits,
+            confidence=confidence,
             rules=rules,
             diverse=diverse or 0,
             solver=solver,
@@ -107,6 +120,7 @@ def search(
             maximize=maximize,
             minimize=minimize,
             limits=limits,
+            confidence=confidence,
             rules=rules,
             solver=solver,
             time_limit=time_limit,

@@ -4,6 +4,7 @@ from mathnas.search._search import search, solver_for
 from mathnas.search.answer import Answer, Conflict, Infeasible, LimitUse
 from mathnas.search.chain import ChainSolver
 from mathnas.search.compiled import KernelSolver, kernel_is_available
+from mathnas.search.confidence import ConfidentSolver
 from mathnas.search.enumeration import EnumerationSolver
 from mathnas.search.explain import Alternative, Explanation, LimitPrice, explain
 from mathnas.search.front import Front, FrontPoint, pareto_front
@@ -27,6 +28,7 @@ __all__ = [
     "Alternative",
     "Answer",
     "ChainSolver",
+    "ConfidentSolver",
     "Conflict",
     "EnumerationSolver",
     "Explanation",

@@ -11,9 +11,10 @@ import numpy as np
 
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import IDENTITY, Direction
-from mathnas.search.answer import Answer, Conflict, Infeasible, LimitUse
+from mathnas.search.answer import Answer, Conflict, Infeasible, LimitUse, percentage
 from mathnas.search.chain import ChainSolver, is_chain
 from mathnas.search.compiled import KernelSolver, kernel_is_available
+from mathnas.search.confidence import ConfidentSolver, check_confidence, value_at
 from mathnas.search.enumeration import MOST_NETWORKS, EnumerationSolver
 from mathnas.search.highs import HighsSolver
 from mathnas.search.limits import Limit, Limits, read_limits
@@ -42,6 +43,7 @@ def search(
     maximize: str | None = None,
     minimize: str | None = None,
     limits: Limits = None,
+    confidence: float | None = None,
     rules: Sequence[Rule] = (),
     solver: str | Solver = "auto",
     time_limit: float | None = None,
@@ -54,12 +56,17 @@ def search(
         maximize, minimize: the metric to optimise; by default the one metric of the table of which
             more is better.
         limits: see `read_limits`.
+        confidence: the probability, from 0.5 to below 1, with which one measurement of the network
+            is to meet each limit, by itself; by default limits are on predictions. Limited metrics
+            need a fit that says how far measurements may be off (``method="regression"``), but for
+            those that the space declares. See `mathnas.search.confidence`.
         rules: on combinations of blocks; see `mathnas.search.rules`.
         solver: ``auto``, ``enumeration`` (up to two million networks), ``kernel`` (compiled),
             ``numpy``, ``chain`` (where only neighbours interact), ``highs`` (needs the extra
             ``highs``), or a `Solver`; see `solver_for`.
         time_limit: seconds; where it comes first, the answer's status is FEASIBLE with a gap, or
-            nothing was found (`Infeasible` with status UNKNOWN).
+            nothing was found (`Infeasible` with status UNKNOWN). With a confidence that may also be
+            in spaces of more than 200,000 networks.
         verify: whether to solve a second time with another solver, which has `time_limit` for
             itself; the answer's `verified_by` names it.
 
@@ -68,7 +75,8 @@ def search(
 
     Raises:
         InvalidInputError: a metric, limit or solver is unknown, or the program is not one for the
-            solver that was named.
+            solver that was named, or the confidence is not in [0.5, 1), or it is not known how far
+            measurements of a limited metric may be off.
         MissingExtraError: the solver that was named, or that is needed, is not installed.
         VerificationError: two solvers contradict each other.
 
@@ -82,10 +90,10 @@ def search(
     """
     check_time_limit(time_limit)
     program = program_for(table, maximize, minimize, limits, rules)
-    chosen = solver_for(program, solver)
+    chosen = confident(solver_for(program, solver), program, confidence)
     left = countdown(time_limit)
     solution = chosen.solve(program, time_limit=time_limit)
-    verified_by = _verified(program, solution, time_limit) if verify else None
+    verified_by = _verified(program, solution, time_limit, confidence) if verify else None
     if not solution.networks:
         return replace(infeasible_of(program, solution, chosen, left), verified_by=verified_by)
     answer = answer_of(program, solution.networks[0], solution, chosen, left)
@@ -98,9 +106,26 @@ def countdown(seconds: float | None) -> Clock:
     return lambda: None if seconds is None else max(1e-3, seconds - (time.perf_counter() - start))
 
 
-def _verified(program: Program, solution: Solution, time_limit: float | None) -> str | None:
+def confident(solver: Solver, program: Program, confidence: float | None) -> Solver:
+    """The solver where limits are on predictions, else one of them whose limits hold with the
+    confidence.
+
+    Raises:
+        InvalidInputError: see `check_confidence`.
+    """
+    check_confidence(confidence, program.table, program.limits)
+    return solver if confidence is None else ConfidentSolver(solver, confidence)
+
+
+def _confidence_of(solver: Solver) -> float | None:
+    return solver.confidence if isinstance(solver, ConfidentSolver) else None
+
+
+def _verified(
+    program: Program, solution: Solution, time_limit: float | None, confidence: float | None
+) -> str | None:
     """The solver that confirms a solution, or None where the time was too short for that."""
-    name, confirmed = compare(program, solution, time_limit)
+    name, confirmed = compare(program, solution, time_limit, confidence)
     return name if confirmed else None
 
 
@@ -204,11 +229,13 @@ def answer_of(
             bound = float(column.metric.scale.inverse(np.array([response]))[0])
         # the reported value is rounded once more than the bound
         bound = max(bound, value) if program.maximize else min(bound, value)
+    confidence = _confidence_of(solver)
     uses = tuple(
         LimitUse(
             limit,
             table.exact(network, limit.metric.name),
             None if left is None else _binds(program, limit, network, solver, left, solution),
+            None if confidence is None else value_at(table, network, limit, confidence),
         )
         for limit in program.limits
     )
@@ -221,11 +248,13 @@ def answer_of(
         solution.status,
         bound,
         abs(bound - value),
-        _guarantee(program, solution, abs(bound - value), rank, least_changes),
+        _guarantee(program, solution, abs(bound - value), rank, least_changes, confidence),
         uses,
         solution.seconds,
         solution.solver,
         rank=rank,
+        confidence=confidence,
+        cut_off=solution.work.get("cut_off", 0),
     )
 
 
@@ -263,7 +292,12 @@ def _binds(
 
 
 def _guarantee(
-    program: Program, solution: Solution, gap: float, rank: int, least_changes: int
+    program: Program,
+    solution: Solution,
+    gap: float,
+    rank: int,
+    least_changes: int,
+    confidence: float | None,
 ) -> str:
     count = program.space.num_networks
     networks = f"{count:,}" if count < 10**9 else f"10^{len(str(count)) - 1} or more"
@@ -271,6 +305,10 @@ def _guarantee(
     apart = rank - 1 if least_changes else 0  # rules, one for each answer before
     kept = ["limits"] * bool(program.limits) + ["rules"] * bool(len(program.rules) > apart)
     conditions = [f"meets the {' and '.join(kept)}"] * bool(kept)
+    cut_off = solution.work.get("cut_off", 0)
+    if confidence is not None and program.limits:
+        conditions[0] += f" (each limit with a probability of {percentage(confidence)})"
+    checked = f"; {cut_off:,} predicted within them were checked and do not hold so" * bool(cut_off)
     if apart:
         conditions.append(f"differs in {least_changes} or more nodes from each one before")
     under = f" that {' and '.join(conditions)}" if conditions else ""
@@ -281,11 +319,14 @@ def _guarantee(
         none = f"none{under} has" if not before else f"only {before}{under} may have"
         return (
             f"optimal: of {networks} networks, {none} a {better} predicted {name}, "
-            f"within 1e-9 of its range{scale} ({seconds})"
+            f"within 1e-9 of its range{scale}{checked} ({seconds})"
         )
     known = math.isfinite(gap)
     most = f"up to {program.objective.format(gap)} {better}" if known else f"{better} without bound"
-    return f"not proven optimal in the time: a network{under} could be predicted {most} ({seconds})"
+    why = "" if cut_off else " in the time"
+    return (
+        f"not proven optimal{why}: a network{under} could be predicted {most}{checked} ({seconds})"
+    )
 
 
 def infeasible_of(program: Program, solution: Solution, solver: Solver, left: Clock) -> Infeasible:
@@ -312,6 +353,8 @@ def infeasible_of(program: Program, solution: Solution, solver: Solver, left: Cl
         solution.solver,
         rules=program.rules,
         rules_conflict=rules_conflict,
+        confidence=_confidence_of(solver),
+        cut_off=solution.work.get("cut_off", 0),
     )
 
 
@@ -337,6 +380,13 @@ def _conflict(
     name = limit.metric.name
     extreme = program.optimizing(name, limit.sense == ">=", others)
     solution = solver.solve(extreme, time_limit=left())
+    confidence = _confidence_of(solver)
     if solution.status is Status.OPTIMAL:
-        return Conflict(limit, others, program.table.exact(solution.networks[0], name))
-    return Conflict(limit, others, None) if solution.status is Status.INFEASIBLE else None
+        network, within = solution.networks[0], None
+        if confidence is not None:
+            within = value_at(program.table, network, limit, confidence)
+        best = program.table.exact(network, name)
+        return Conflict(limit, others, best, confidence, within)
+    return (
+        Conflict(limit, others, None, confidence) if solution.status is Status.INFEASIBLE else None
+    )

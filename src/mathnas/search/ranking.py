@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mathnas.errors import InvalidInputError
-from mathnas.search._search import answer_of, countdown, infeasible_of, program_for, solver_for
+from mathnas.search._search import (
+    answer_of,
+    confident,
+    countdown,
+    infeasible_of,
+    program_for,
+    solver_for,
+)
 from mathnas.search.answer import Answer, Infeasible
 from mathnas.search.limits import Limits
 from mathnas.search.rules import Rule, at_least_changes
@@ -22,7 +29,8 @@ class Ranking:
     Attributes:
         answers: at least one.
         complete: whether these are as many as were asked for, or all that there are, each proven;
-            False where the time limit came first.
+            False where the time limit came first or, with a confidence, too many networks would
+            have to be checked.
     """
 
     answers: tuple[Answer, ...]
@@ -47,7 +55,13 @@ class Ranking:
     def __str__(self) -> str:
         parts = [str(answer) for answer in self.answers]
         if not self.complete:
-            parts.append("the time limit came before all answers were proven.")
+            probably = any(answer.confidence is not None for answer in self.answers)
+            came = (
+                "the time limit, or that of networks to check, came"
+                if probably
+                else ("the time limit came")
+            )
+            parts.append(f"{came} before all answers were proven.")
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
@@ -61,6 +75,7 @@ def k_best(
     maximize: str | None = None,
     minimize: str | None = None,
     limits: Limits = None,
+    confidence: float | None = None,
     rules: Sequence[Rule] = (),
     diverse: int = 0,
     solver: str | Solver = "auto",
@@ -72,7 +87,7 @@ def k_best(
         diverse: 0 gives the `count` best of all. d > 0 gives the best, then the best that differs
             from it in at least d nodes, then the best that differs from both, and so on: each step
             is proven.
-        maximize, minimize, limits, rules, solver, time_limit: as in `search`.
+        maximize, minimize, limits, confidence, rules, solver, time_limit: as in `search`.
 
     Returns:
         A `Ranking`, or the `Infeasible` of the search where there is not even one answer. Which
@@ -92,7 +107,7 @@ def k_best(
     check_time_limit(time_limit)
     left = countdown(time_limit)
     program = program_for(table, maximize, minimize, limits, rules)
-    chosen = solver_for(program, solver)
+    chosen = confident(solver_for(program, solver), program, confidence)
     solution = chosen.solve(program, count=1 if diverse else count, time_limit=left())
     if not solution.networks:
         return infeasible_of(program, solution, chosen, left)

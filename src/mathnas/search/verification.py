@@ -7,6 +7,7 @@ import math
 from mathnas.errors import MissingExtraError, VerificationError
 from mathnas.search.chain import ChainSolver, is_chain
 from mathnas.search.compiled import KernelSolver, kernel_is_available
+from mathnas.search.confidence import ConfidentSolver
 from mathnas.search.enumeration import MOST_NETWORKS, EnumerationSolver
 from mathnas.search.highs import HighsSolver, highs_is_available
 from mathnas.search.program import RELATIVE_TOLERANCE, Program
@@ -18,9 +19,16 @@ _PROVEN = (Status.OPTIMAL, Status.INFEASIBLE)
 
 
 def verify(
-    program: Program, solution: Solution, time_limit: float | None = None
+    program: Program,
+    solution: Solution,
+    time_limit: float | None = None,
+    confidence: float | None = None,
 ) -> tuple[str, bool]:
     """Solve a program again, independently, and compare.
+
+    Args:
+        confidence: with which the program's limits are to hold for one measurement; None where they
+            are on predictions. Which networks hold is told in the same way both times.
 
     Returns:
         The other solver's name, and whether it confirms the solution: False where one of the two
@@ -31,6 +39,8 @@ def verify(
         MissingExtraError: no other solver for this program is installed.
     """
     other = _another_solver(program, solution.solver)
+    if confidence is not None:
+        other = ConfidentSolver(other, confidence)
     second = other.solve(program, time_limit=time_limit)
     for one, two in ((solution, second), (second, solution)):
         _compare(program, one, two)
