@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 _NOTE_WIDTH = 60
 
@@ -121,8 +122,14 @@ class _Bar:
         self._bar.update(self._task, advance=steps, note=_short(note))
 
 
-def progress_bar(title: str, total: int, show: bool | None) -> Progress:
-    """A display for `total` steps; `show=None` shows it where standard error is a terminal."""
+Show: TypeAlias = "bool | Callable[[str, int], Progress] | None"
+
+
+def progress_bar(title: str, total: int, show: Show) -> Progress:
+    """A display for `total` steps; `show=None` shows it where standard error is a terminal, and a
+    function makes it."""
+    if callable(show):
+        return show(title, total)
     # a program without a console has no standard error at all
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if show is False or sys.stderr is None or (show is None and not terminal):

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from mathnas._progress import Show
 from mathnas.acquisition import Choice, propose
 from mathnas.designs import balanced_sampling
 from mathnas.errors import EvaluationError, InvalidInputError, MathNASWarning
@@ -67,7 +68,7 @@ def refine(
     repeats: int = 3,
     seed: int = 0,
     workers: int = 1,
-    progress: bool | None = False,
+    progress: Show = False,
     on_round: Callable[[Round], None] | None = None,
 ) -> Refinement:
     """Evaluate the most promising networks until the answer holds.

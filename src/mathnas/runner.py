@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from mathnas._interrupts import Interrupts
-from mathnas._progress import Progress, progress_bar
+from mathnas._progress import Progress, Show, progress_bar
 from mathnas._threads import numerical_threads
 from mathnas._workers import (
     Failed,
@@ -75,7 +75,7 @@ def evaluate(
     seed: int = 0,
     workers: int = 1,
     executor: Executor | None = None,
-    progress: bool | None = None,
+    progress: Show = None,
 ) -> EvaluationReport:
     """Evaluate networks that the study lacks.
 
@@ -88,7 +88,8 @@ def evaluate(
         seed: evaluations get seeds that depend on this, the network and the repeat alone.
         workers: processes of the spawn pool; 1 evaluates in this process.
         executor: where to evaluate instead, any `concurrent.futures.Executor`.
-        progress: show progress; by default where standard error is a terminal.
+        progress: show progress; by default where standard error is a terminal. A function of a
+            title and a number of steps makes the display.
 
     Returns:
         What was done and what failed; a failing evaluation does not stop the others.

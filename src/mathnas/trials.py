@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from mathnas._progress import Silent, progress_bar
+from mathnas._progress import Show, Silent, progress_bar
 from mathnas.errors import EvaluationError, InvalidInputError
 from mathnas.evaluation import Evaluator
 from mathnas.metrics import Metric
@@ -178,7 +178,7 @@ class Trials:
         budget: int = 50,
         seed: int = 0,
         workers: int = 1,
-        progress: bool | None = False,
+        progress: Show = False,
         on_round: Callable[[Round], None] | None = None,
     ) -> None:
         if (maximize is None) == (minimize is None):
@@ -407,8 +407,8 @@ class Trials:
         return self.values(metric) if self.study.counts([metric], self.conditions) else {}
 
     def _say(self, done: Round) -> None:
-        """A line of progress."""
-        if isinstance(progress_bar("", 0, self.progress), Silent):
+        """A line of progress; who makes the display shows rounds, too."""
+        if callable(self.progress) or isinstance(progress_bar("", 0, self.progress), Silent):
             return
         best = "no network meets the limits yet"
         if done.best is not None and done.value is not None:

@@ -367,7 +367,7 @@ def measure(network):
     return {"accuracy": 60.0 + 3 * network[0] + 2 * network[1] - network[2] * network[3]}
 
 with mn.Study("killed.study", space) as study:
-    evaluator = mn.FunctionEvaluator(measure, ["accuracy"])
+    evaluator = mn.FunctionEvaluator(measure, ["accuracy"], noisy=False)
     print(*mn.refine(study, evaluator, maximize="accuracy", budget=16).network)
 """
 
@@ -415,7 +415,7 @@ def test_a_solve_that_finds_nothing_in_its_time_ends_the_refinement(
             assert time_limit is not None
             return Solution(mn.Status.UNKNOWN, [], -np.inf, time_limit, self.name)
 
-    monkeypatch.setattr("mathnas.refinement.solver_for", lambda *_: Late())
+    monkeypatch.setattr("mathnas.acquisition.solver_for", lambda *_: Late())
     world = World()
     with mn.Study(tmp_path / "late.study", space_of(SIZES)) as study:
         found = mn.refine(study, world, maximize="accuracy", budget=20)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypedDict
 
+from mathnas._progress import Show
 from mathnas.errors import EvaluationError
 from mathnas.search import Limit, Rule
 from mathnas.search.limits import Limits
@@ -32,7 +33,7 @@ class Wanted(TypedDict, total=False):
     budget: int
     seed: int
     workers: int
-    progress: bool | None
+    progress: Show
     on_round: Callable[[Round], None] | None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from mathnas.cli._options import (
     progress_of,
     read_rules,
 )
+from mathnas.cli._rounds import live_rounds, shown_by
 from mathnas.errors import InvalidInputError
 from mathnas.study import Study
 
@@ -36,6 +38,15 @@ class Start(str, Enum):
 
     SINGLE = "single"
     BALANCED = "balanced"
+
+
+class Choice(str, Enum):
+    """Which of the promising networks."""
+
+    PROMISING = "promising"
+    MEAN = "mean"
+    OPTIMISTIC = "optimistic"
+    THOMPSON = "thompson"
 
 
 def register(app: typer.Typer) -> None:
@@ -60,17 +71,25 @@ def refine(
     ] = None,
     limit: LimitTexts = None,
     budget: Annotated[
-        int, typer.Option(help="Networks that the study holds in the end, at most.")
+        int, typer.Option(help="Evaluations that the study holds in the end, at most.")
     ] = 50,
     batch: Annotated[int, typer.Option(help="Networks a round.")] = 3,
     start: Annotated[
         Start, typer.Option(help="What is evaluated first, where the study holds less.")
     ] = Start.SINGLE,
+    choice: Annotated[
+        Choice, typer.Option(help="Which of the promising networks are evaluated.")
+    ] = Choice.PROMISING,
+    repeats: Annotated[
+        int,
+        typer.Option(help="How often a leader is measured at most, where noise may reorder them."),
+    ] = 3,
     method: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(METHODS)}: to compare; --batch and --start are mathnas's.",
+            help=f"{', '.join(METHODS)}: to compare; --batch, --start, --choice and --repeats are "
+            "mathnas's.",
         ),
     ] = "mathnas",
     metric: Annotated[
@@ -88,7 +107,14 @@ def refine(
 ) -> None:
     if method not in METHODS:
         raise InvalidInputError(f"--method is one of {', '.join(METHODS)}, but got {method!r}.")
-    own = {"batch": batch, "start": start.value} if method == "mathnas" else {}
+    own: dict[str, object] = {}
+    if method == "mathnas":
+        own = {
+            "batch": batch,
+            "start": start.value,
+            "choice": choice.value,
+            "repeats": repeats,
+        }
     known = known_space(study_path, space)
     measure = evaluator_named(evaluator, known, metric or [])
     with Study(study_path, known or space_of(measure)) as study:
@@ -101,7 +127,8 @@ def refine(
             max_changes=max_changes,
             start=from_network,
         )
-        with kept_when_stopped(study, study_path):
+        rounds = live_rounds(maximize or minimize or "value", budget, as_json)
+        with kept_when_stopped(study, study_path), rounds or contextlib.nullcontext():
             found = METHODS[method](
                 study,
                 measure,
@@ -112,7 +139,8 @@ def refine(
                 budget=budget,
                 seed=seed,
                 workers=workers,
-                progress=progress_of(as_json),
+                progress=shown_by(rounds, progress_of(as_json)),
+                on_round=None if rounds is None else rounds.add,
                 **own,
             )
     if as_json:
