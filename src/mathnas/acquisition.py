@@ -13,6 +13,7 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mathnas.metrics import Floats
 from mathnas.search import Limit, Program, Status, solver_for
@@ -20,7 +21,7 @@ from mathnas.space import Network
 from mathnas.table import BlockTable
 from mathnas.trials import Trials
 
-Choice = Literal["optimistic", "mean", "thompson"]
+Choice = Literal["promising", "mean", "optimistic", "thompson"]
 # limits are loosened by so many deviations: by the first, or, where no network is predicted to meet
 # them then, by the next
 _LOOSER = (0.84, 1.5, 2.5)
@@ -38,8 +39,8 @@ class Proposal:
 
     Attributes:
         networks: distinct and not evaluated yet, the most promising first.
-        odds: the largest of their odds to meet the measured limits and to be better than the best
-            network so far.
+        odds: of all that were looked at, the largest odds that a measurement meets the limits and
+            is better than that of the best network so far.
         proven: whether there are no others, where there are fewer than were asked for.
     """
 
@@ -52,19 +53,26 @@ def propose(
     trials: Trials,
     table: BlockTable,
     count: int,
-    choice: Choice = "optimistic",
+    choice: Choice = "promising",
     rng: np.random.Generator | None = None,
+    *,
+    stale: bool = False,
 ) -> Proposal:
     """The next networks to evaluate.
 
     Args:
         table: fitted to what was measured, with uncertainty.
-        choice: ``mean``: the best predicted. ``optimistic``: of the best predicted, those of which
+        choice: ``mean``: the best predicted. ``promising``: these too, but where the search is
+            stale, of the best predicted those that are most likely to meet the limits and to be
+            better than the best one so far. ``optimistic``: of the best predicted, those of which
             the prediction and one deviation together are best. ``thompson``: the best of each of
             `count` tables drawn from the posterior; where the model is a process, of draws over the
             best predicted.
         rng: for drawing.
+        stale: whether the last round brought nothing better.
     """
+    if choice == "promising" and not stale:
+        choice = "mean"
     return _Search(trials, table, rng or np.random.default_rng(0)).propose(count, choice)
 
 
@@ -85,17 +93,20 @@ class _Search:
 
     def propose(self, count: int, choice: Choice) -> Proposal:
         pooled = _MOST_LISTED if self.table.space.num_networks <= _LISTED else _POOL * count
-        proven, chosen = True, []
+        proven, pool, limits = True, list[Network](), list(self.limits)
         for looser in _LOOSER if self.measured else _LOOSER[:1]:
             limits = self._loosened(looser)
-            pool, finished = self._new(self._program(self.table, limits), pooled)
+            found, finished = self._new(self._program(self.table, limits), pooled)
             proven &= finished
-            likely = self._likelihoods(pool) >= NormalDist().cdf(-looser)
-            pool = [network for network, keeps in zip(pool, likely.tolist(), strict=True) if keeps]
+            likely = self._likelihoods(found) >= NormalDist().cdf(-looser)
+            pool = [network for network, keeps in zip(found, likely.tolist(), strict=True) if keeps]
             if pool:
-                chosen = self._choose(pool, limits, count, choice)
                 break
-        return Proposal(tuple(chosen), self._odds(chosen), proven)
+        if not pool:
+            return Proposal((), 0.0, proven)
+        odds = self._odds(pool)
+        chosen = self._choose(pool, odds, limits, count, choice)
+        return Proposal(tuple(chosen), float(odds.max()), proven)
 
     def _loosened(self, looser: float) -> list[Limit]:
         sign = {"<=": looser, ">=": -looser}
@@ -128,26 +139,49 @@ class _Search:
             asked += asked - len(found) + count
 
     def _choose(
-        self, pool: list[Network], limits: Sequence[Limit], count: int, choice: Choice
+        self,
+        pool: list[Network],
+        odds: Floats,
+        limits: Sequence[Limit],
+        count: int,
+        choice: Choice,
     ) -> list[Network]:
-        if choice == "mean":
-            return pool[:count]
+        """Of a pool, the best predicted first."""
         column = self.table.column(self.name)
+        if choice == "thompson" and column.process is None:
+            return self._drawn(limits, count)
+        if choice == "thompson":
+            assert column.process is not None  # the case above
+            features = self.table.space.features(np.array(pool))
+            draws = self.sign * column.process.sample(features, count, self.rng)
+            chosen: list[Network] = []
+            for draw in draws:
+                order = np.argsort(-draw, kind="stable").tolist()
+                chosen += [pool[p] for p in order if pool[p] not in chosen][:1]
+            return chosen
+        if choice == "mean":
+            return self._different(pool, count)
+        scores = odds
         if choice == "optimistic":
             deviations = self.table.response_deviation(pool, self.name)
             scores = self.sign * self.table.responses(pool, self.name) + _OPTIMISM * deviations
-            # the order of the pool, the best predicted first, decides between equals
-            return [pool[place] for place in np.argsort(-scores, kind="stable")[:count].tolist()]
+        # the order of the pool, the best predicted first, decides between equals
+        order = np.argsort(-scores, kind="stable").tolist()
+        return self._different([pool[place] for place in order], count)
+
+    def _different(self, ranked: Sequence[Network], count: int) -> list[Network]:
+        """The first that the model tells apart, and where these are too few, others: of networks
+        that are the same to it one evaluation tells nearly all there is to learn."""
+        column, space = self.table.column(self.name), self.table.space
+        networks = np.array(ranked)
+        seen: npt.NDArray[np.generic] = space.formed(networks, column.network_form)
         if column.process is not None:
-            features = self.table.space.features(np.array(pool))
-            draws = self.sign * column.process.sample(features, count, self.rng)
-            ranked = (np.argsort(-draw, kind="stable").tolist() for draw in draws)
-        else:
-            return self._drawn(limits, count)
-        chosen: dict[int, None] = {}
-        for places in ranked:
-            chosen.update(dict.fromkeys([p for p in places if p not in chosen][:1]))
-        return [pool[place] for place in chosen]
+            seen = space.features(networks)
+        first: dict[bytes, int] = {}
+        for place, row in enumerate(seen):
+            first.setdefault(row.tobytes(), place)
+        places = dict.fromkeys([*first.values(), *range(len(ranked))])
+        return [ranked[place] for place in list(places)[:count]]
 
     def _drawn(self, limits: Sequence[Limit], count: int) -> list[Network]:
         """The best new network of each of `count` drawn tables."""
@@ -168,16 +202,20 @@ class _Search:
             found = np.minimum(found, _below(room, deviations))
         return found
 
-    def _odds(self, networks: Sequence[Network]) -> float:
-        """The largest of their odds to meet the measured limits and to be better than the best one
-        so far."""
+    def _odds(self, networks: Sequence[Network]) -> Floats:
+        """How likely measurements of networks meet the measured limits and are better than that of
+        the best one so far."""
+        likely = self._likelihoods(networks)
         _, best = self.trials.best()
-        if best is None or not networks:
-            return float(bool(networks))
-        scale = self.table.column(self.name).metric.scale
-        gain = self.table.responses(networks, self.name) - scale.forward(np.array([best]))
-        better = _below(self.sign * gain, self.table.response_deviation(networks, self.name))
-        return float((better * self._likelihoods(networks)).max())
+        if best is None:
+            return likely
+        column = self.table.column(self.name)
+        assert column.uncertainty is not None  # it is a regression
+        responses = self.table.responses(networks, self.name)
+        noises = column.uncertainty.noises(column.metric.scale.inverse(responses))
+        deviations = np.hypot(self.table.response_deviation(networks, self.name), noises)
+        gains = self.sign * (responses - column.metric.scale.forward(np.array([best])))
+        return likely * _below(gains, deviations)
 
 
 def _below(gains: Floats, deviations: Floats) -> Floats:

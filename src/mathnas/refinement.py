@@ -64,7 +64,7 @@ def refine(
     budget: int = 50,
     batch: int = 3,
     start: Start = "single",
-    choice: Choice = "optimistic",
+    choice: Choice = "promising",
     repeats: int = 3,
     seed: int = 0,
     workers: int = 1,
@@ -166,10 +166,12 @@ class _Loop:
             begun = time.perf_counter()
             rng = np.random.default_rng([trials.seed, trials.spent])
             table = self.table(trials.measured)
-            proposal = propose(trials, table, min(batch, trials.left - kept), choice, rng)
+            stale = self.stale(start)
+            count = min(batch, trials.left - kept)
+            proposal = propose(trials, table, count, choice, rng, stale=stale >= batch)
             if not proposal.networks:
                 return "exhausted" if proposal.proven else "unsolved"
-            if self.stale(start) >= _PATIENCE * batch and proposal.odds < _SMALL_ODDS:
+            if stale >= _PATIENCE * batch and proposal.odds < _SMALL_ODDS:
                 return "unlikely"
             trials.measure(proposal.networks, thinking=time.perf_counter() - begun)
         return None
