@@ -63,7 +63,7 @@ def propose(
     Args:
         table: fitted to what was measured, with uncertainty.
         choice: ``mean``: the best predicted. ``promising``: these too, but where the search is
-            stale, of the best predicted those that are most likely to meet the limits and to be
+            stale, every second one is, of these, the most likely to meet the limits and to be
             better than the best one so far. ``optimistic``: of the best predicted, those of which
             the prediction and one deviation together are best. ``thompson``: the best of each of
             `count` tables drawn from the posterior; where the model is a process, of draws over the
@@ -166,8 +166,12 @@ class _Search:
             deviations = self.table.response_deviation(pool, self.name)
             scores = self.sign * self.table.responses(pool, self.name) + _OPTIMISM * deviations
         # the order of the pool, the best predicted first, decides between equals
-        order = np.argsort(-scores, kind="stable").tolist()
-        return self._different([pool[place] for place in order], count)
+        ranked = [pool[place] for place in np.argsort(-scores, kind="stable").tolist()]
+        if choice == "promising":
+            likely = iter(self._different(ranked, len(ranked)))
+            ranked = [n for best in self._different(pool, len(pool)) for n in (best, next(likely))]
+            return list(dict.fromkeys(ranked))[:count]
+        return self._different(ranked, count)
 
     def _different(self, ranked: Sequence[Network], count: int) -> list[Network]:
         """The first that the model tells apart, and where these are too few, others: of networks

@@ -44,6 +44,7 @@ def fit(
     power: float = 1.0,
     reference: Sequence[int | str] | None = None,
     conditions: Mapping[str, Mapping[str, str]] | None = None,
+    prior: BlockTable | None = None,
 ) -> BlockTable:
     """Estimate the effects of all blocks on the metrics of a study.
 
@@ -60,6 +61,8 @@ def fit(
         power: of the MACs in the forms that are not linear; 1 is the paper's.
         reference: what effects are relative to; by default the newest sample's.
         conditions: by metric, which measurements to use where there are several kinds.
+        prior: another table of the space, whose effects on a metric of the same name the prior of
+            a regression is centred along: single sampling on a proxy, another device.
 
     Raises:
         InvalidInputError: a metric or block was not measured as the method needs, or a form needs
@@ -77,6 +80,11 @@ def fit(
             "a regression is linear on a response scale that the evidence chooses, so it takes no "
             f"form, but got {form!r}: leave out one of them."
         )
+    if prior is not None and (method != "regression" or prior.space != study.space):
+        raise InvalidInputError(
+            f"a prior is a table of the study's space, {study.space.name}, for a regression, but "
+            f"got one of {prior.space.name} for method={method!r}."
+        )
     base = study.reference if reference is None else study.space.check(reference)
     names = [name for name in study.metrics if study.conditions(name)]
     wanted = names if metrics is None else list(metrics)
@@ -88,7 +96,9 @@ def fit(
     for name in wanted:
         data = study.measurements(name, (conditions or {}).get(name))
         if method == "regression":
-            found = regress(study.space, data, base)
+            along = prior.columns.get(name) if prior is not None else None
+            effects = None if along is None else along.effects
+            found = regress(study.space, data, base, prior=effects)
             columns[name], chosen[name] = found.column(study.space, data), found.to_dict()
         else:
             columns[name] = fit_column(

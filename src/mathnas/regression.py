@@ -11,6 +11,9 @@ much pairs add, how large the noise is, which scale serves and, where the space 
 which form of a network counts, are chosen by the evidence (see `mathnas.responses`). Where the
 space tells features of a network and the metric is not additive, a Gaussian process on these stands
 for election too. A flat prior on the data of single sampling gives the paper's differences.
+
+The prior's mean is 0, or along the effects of another table (single sampling on a proxy, another
+device): their size is estimated with the rest, and none of it where they do not help.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ _PAIR_SHARES = (
     0.1,
     0.3,
 )  # prior variance of a pair's entry, relative to a block's
+_PRIOR_SHARES = (0.0, 1.0, 10.0, 100.0)  # prior variance of another table's effects, likewise
 _MOST_PAIR_ENTRIES = 600  # more, and only neighbours may interact; again more, and none
 
 
@@ -71,6 +75,7 @@ class Regression:
         left_out: shape (networks,): each network's value as the others predict it.
         left_out_error: mean absolute error of that, in the metric's unit.
         form: which form of a network the blocks are those of.
+        prior_share: prior variance of the effects of the prior's table, relative to a block's.
         process: the Gaussian process on features, where it has more evidence than block effects:
             `effects` are then differences of its predictions in the reference, and `spread` is
             NaN, `posterior` None, `correlation` and `pair_share` 0.
@@ -90,6 +95,7 @@ class Regression:
     left_out: Floats
     left_out_error: float
     form: str = AS_WRITTEN
+    prior_share: float = 0.0
     process: GaussianProcess | None = None
 
     def column(self, space: SearchSpace, data: Measurements) -> BlockEffects:
@@ -120,6 +126,7 @@ class Regression:
             "errors": "relative" if self.relative else "absolute",
             "block_correlation": self.correlation,
             "pair_share": self.pair_share,
+            "prior_share": self.prior_share,
             "noise_share": float(f"{self.noise_share:.3g}"),
             "noise": float(f"{known.noise:.3g}"),
             "evidence": round(self.evidence, 2),
@@ -135,6 +142,7 @@ def regress(
     scale: ResponseScale | None = None,
     pairs: bool | None = None,
     features: bool = True,
+    prior: Floats | None = None,
 ) -> Regression:
     """Fit the model to all measurements of a metric.
 
@@ -146,9 +154,10 @@ def regress(
             in small spaces (up to 600 entries of the matrices), in larger ones neighbours up to as
             many; with True neighbours in any space.
         features: whether a Gaussian process on the space's features may be chosen.
+        prior: effects along which the prior is centred, flat, in any unit; see the module.
 
     Raises:
-        InvalidInputError: fewer than three networks were measured.
+        InvalidInputError: fewer than three networks were measured, or the prior does not fit.
 
     Warns:
         MathNASWarning: a block is in no measured network, so that its effect is what the prior
@@ -162,7 +171,7 @@ def regress(
     _warn_of_unseen(space, data)
     responses = responses_of(data.values, data.metric, scale)
     designs = {
-        form: _Design(space, networks, pairs=pairs)
+        form: _Design(space, networks, pairs=pairs, prior=prior)
         for form, networks in _forms(space, data.networks).items()
     }
     form = AS_WRITTEN
@@ -177,7 +186,7 @@ def regress(
             return _of_process(space, process, data, reference)
     weights = _heteroscedastic(design, chosen, data)
     if weights is not None:  # once more, with the noise of each network's own repeats
-        chosen = _choose(design, [chosen.response.weighted(weights)], chosen.pair_share > 0)
+        chosen = _choose(design, [chosen.response.weighted(weights)], chosen.prior.pair_share > 0)
     base = space.formed(np.array([reference]), form)[0]
     found = _solution(design, chosen, tuple(base.tolist()), data.values)
     return replace(found, form=form)
@@ -196,8 +205,16 @@ def _forms(space: SearchSpace, networks: Indices) -> dict[str, Indices]:
 class _Design:
     """Indicators of blocks, and of the entries of the pairs that may interact."""
 
-    def __init__(self, space: SearchSpace, networks: Indices, *, pairs: bool | None) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        networks: Indices,
+        *,
+        pairs: bool | None,
+        prior: Floats | None = None,
+    ) -> None:
         self.space, self.networks = space, networks
+        self.prior = None if prior is None else _centre(space, prior)
         self.blocks = np.zeros((len(networks), space.num_blocks))
         np.put_along_axis(self.blocks, networks + space.offsets[:-1], 1.0, axis=1)
         nodes = range(space.num_nodes)
@@ -207,7 +224,7 @@ class _Design:
         if self._entries() > _MOST_PAIR_ENTRIES and not pairs:
             self.pairs = []
         self.entries = self.indicators_of_pairs(networks)
-        self._roots: dict[float, Floats] = {}  # by correlation; every share of the pairs asks
+        self._roots: dict[tuple[float, float], Floats] = {}  # every share of the pairs asks
 
     def _entries(self) -> int:
         return sum(self.space.sizes[i] * self.space.sizes[k] for i, k in self.pairs)
@@ -222,11 +239,16 @@ class _Design:
             parts.append(part)
         return np.hstack(parts)
 
-    def root(self, correlation: float, pair_share: float) -> Floats:
+    def root(self, shape: _Prior) -> Floats:
         """A root B of the prior covariance B B^T of effects and pair entries."""
-        if correlation not in self._roots:
-            self._roots[correlation] = self._root_of_blocks(correlation)
-        blocks = self._roots[correlation]
+        key, pair_share = (shape.correlation, shape.prior_share), shape.pair_share
+        if key not in self._roots:
+            blocks = self._root_of_blocks(shape.correlation)
+            if self.prior is not None and shape.prior_share:
+                own = math.sqrt(shape.prior_share) * self.prior
+                blocks = np.hstack([own[:, None], blocks])
+            self._roots[key] = blocks
+        blocks = self._roots[key]
         if not pair_share:
             return blocks
         count = self.entries.shape[1]
@@ -257,12 +279,20 @@ class _Design:
 
 
 @dataclass(frozen=True)
+class _Prior:
+    """The shape of the prior covariance; see `Regression`."""
+
+    correlation: float
+    pair_share: float = 0.0
+    prior_share: float = 0.0
+
+
+@dataclass(frozen=True)
 class _Choice:
     """What the evidence chose."""
 
     response: Response
-    correlation: float
-    pair_share: float
+    prior: _Prior
     noise_share: float
     evidence: float
 
@@ -272,32 +302,31 @@ def _choose(design: _Design, responses: Sequence[Response], pairs: bool | None) 
     names = [block.name for node in design.space.nodes for block in node.blocks]
     shared = len(set(names)) < len(names)
     correlations = _CORRELATIONS if shared else _CORRELATIONS[:1]
-    best = _best_of(design, responses, [(rho, 0.0) for rho in correlations])
+    along = _PRIOR_SHARES if design.prior is not None else _PRIOR_SHARES[:1]
+    best = _best_of(
+        design, responses, [_Prior(rho, 0.0, own) for rho in correlations for own in along]
+    )
     if pairs is False or not design.pairs:
         return best
     shares = [share for share in _PAIR_SHARES if share or not pairs]
-    priors = [(rho, share) for rho in correlations for share in shares]
+    priors = [_Prior(rho, share, own) for rho in correlations for share in shares for own in along]
     if not priors:
         return best
     paired = _best_of(design, responses, priors)
     return paired if pairs or paired.evidence > best.evidence else best
 
 
-def _best_of(
-    design: _Design, responses: Sequence[Response], priors: Sequence[tuple[float, float]]
-) -> _Choice:
+def _best_of(design: _Design, responses: Sequence[Response], priors: Sequence[_Prior]) -> _Choice:
     best: _Choice | None = None
     groups = grouped(responses)
-    for correlation, share in priors:
-        features = design.features(design.root(correlation, share))
+    for prior in priors:
+        features = design.features(design.root(prior))
         for group in groups:
             evidence = _evidence(features, group)
             noise, place = np.unravel_index(int(evidence.argmax()), evidence.shape)
             found = float(evidence[noise, place])
             if best is None or found > best.evidence:
-                best = _Choice(
-                    group[int(place)], correlation, share, float(NOISES[int(noise)]), found
-                )
+                best = _Choice(group[int(place)], prior, float(NOISES[int(noise)]), found)
     assert best is not None
     return best
 
@@ -368,7 +397,7 @@ def _heteroscedastic(design: _Design, choice: _Choice, data: Measurements) -> Fl
     if not error.any() or np.ptp(error) == 0:
         return None
     response = choice.response
-    solved = _solve(design.features(design.root(choice.correlation, choice.pair_share)), choice)
+    solved = _solve(design.features(design.root(choice.prior)), choice)
     common = solved.amplitude * math.sqrt(choice.noise_share) * response.weights
     own = error * response.scale.derivative(data.values) / response.unit
     # the common noise was found with the repeats' noise in it: what is beyond their typical one
@@ -379,7 +408,7 @@ def _heteroscedastic(design: _Design, choice: _Choice, data: Measurements) -> Fl
 
 def _solution(design: _Design, choice: _Choice, reference: Network, measured: Floats) -> Regression:
     space = design.space
-    root = design.root(choice.correlation, choice.pair_share)
+    root = design.root(choice.prior)
     response = choice.response
     solved = _solve(design.features(root), choice)
     values = root @ solved.weights * response.unit
@@ -413,13 +442,14 @@ def _solution(design: _Design, choice: _Choice, reference: Network, measured: Fl
         np.linalg.norm(differences, axis=1),
         pairs,
         posterior,
-        choice.correlation,
-        choice.pair_share,
+        choice.prior.correlation,
+        choice.prior.pair_share,
         choice.noise_share,
         response.relative,
         choice.evidence,
         left_out,
         float(np.abs(left_out - measured).mean()),
+        prior_share=choice.prior.prior_share,
     )
 
 
@@ -494,6 +524,20 @@ def _about(
     own = effects[space.offsets[:-1] + np.array(reference)]
     effects -= np.repeat(own, space.sizes)
     return base + float(own.sum()), tuple(moved)
+
+
+def _centre(space: SearchSpace, prior: Floats) -> Floats:
+    """Effects in a unit in which they vary by 1 over the blocks of a node, on average."""
+    if prior.shape != (space.num_blocks,) or not np.isfinite(prior).all():
+        raise InvalidInputError(
+            f"a prior of {space.name} is one finite effect for each of its {space.num_blocks} "
+            f"blocks, but got an array of shape {prior.shape}."
+        )
+    parts = np.split(prior, space.offsets[1:-1])
+    centred = np.concatenate([part - part.mean() for part in parts])
+    spread = float(np.sqrt(np.mean(centred**2)))
+    found: Floats = centred / (spread or 1.0)
+    return found
 
 
 def _warn_of_unseen(space: SearchSpace, data: Measurements) -> None:

@@ -852,3 +852,39 @@ def test_a_thousand_evaluations_of_a_large_space_take_half_a_second() -> None:
         regress(space, data, (0,) * 20)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.5  # 0.1 to 0.5 on an idle machine
+
+
+# ---- a prior along another table's effects ------------------------------------------------------
+
+
+def test_a_prior_that_is_alike_helps_and_one_that_is_not_is_left_out() -> None:
+    rng = np.random.default_rng(2)
+    space = SearchSpace(
+        [BlockNode(f"n{i}", tuple(Block(f"{i}.{j}") for j in range(6))) for i in range(8)]
+    )
+    truth = rng.normal(size=space.num_blocks)
+    alike = 3 * truth + 0.3 * rng.normal(size=space.num_blocks)
+    networks, others = np.array(space.sample(24, seed=1)), np.array(space.sample(300, seed=2))
+
+    def values(rows: Indices) -> Floats:
+        total: Floats = 50 + truth[rows + space.offsets[:-1]].sum(axis=1)
+        return total
+
+    noisy = values(networks) + 0.1 * rng.normal(size=len(networks))
+    unknown, once = np.full(len(networks), np.nan), np.ones(len(networks))
+    data = Measurements(metric_named("latency_ms"), {}, networks, noisy, unknown, once)
+    error, shares = {}, {}
+    for name, prior in {"none": None, "alike": alike, "other": rng.permutation(truth)}.items():
+        found = regress(space, data, space.reference, prior=prior)
+        table = BlockTable(space, space.reference, {"latency_ms": found.column(space, data)})
+        error[name] = float(np.abs(table.predict(others, "latency_ms") - values(others)).mean())
+        shares[name] = found.prior_share
+    assert shares["alike"] > 0
+    assert error["alike"] < error["none"] / 2
+    assert error["other"] < 1.2 * error["none"]
+
+
+def test_a_prior_fits_the_space() -> None:
+    case = CASES["identity"]
+    with pytest.raises(InvalidInputError, match="one finite effect for each of its"):
+        regress(case.space(), case.data()[0], (0,) * 5, prior=np.ones(3))

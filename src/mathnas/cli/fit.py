@@ -11,6 +11,7 @@ import typer
 from mathnas import fitting
 from mathnas.cli._options import AsJson, Forms, StudyPath, print_json, read_forms
 from mathnas.study import Study
+from mathnas.table import BlockTable
 from mathnas.variance import table_shares
 
 
@@ -47,6 +48,14 @@ def fit(
             "any networks, on a response scale, with uncertainty."
         ),
     ] = Method.PAIRED,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="A table of the same space for a regression to start from: another device's, or a "
+            "proxy's. Used as far as it helps.",
+        ),
+    ] = None,
     form: Forms = None,
     reference: Annotated[
         str | None, typer.Option(metavar="NETWORK", help="What effects are relative to.")
@@ -65,6 +74,7 @@ def fit(
             metric,
             method=method.value,
             form=read_forms(form),
+            prior=None if prior is None else BlockTable.load(prior),
             reference=None if reference is None else study.space.parse(reference),
         )
     shares = {name: table_shares(table, name) for name in table.columns} if variance else {}
