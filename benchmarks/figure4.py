@@ -243,8 +243,8 @@ def summary(
 def under_one_limit(cases: Mapping[tuple[str, str], Case], cache: Path) -> None:
     """BRP-NAS for one limit at a time, to stand beside `benchmarks/regret.py`."""
     print(
-        "\nBRP-NAS under one limit: regret in points after its training (100 accuracies) and the 10 "
-        "cells\nthat it ranks highest; latency predictors from 1,000 / 100 further cells"
+        "\nBRP-NAS under one limit: regret in points after its training (100 accuracies) and the "
+        "10 cells\nthat it ranks highest; latency predictors from 1,000 / 100 further cells"
     )
     for (accuracy, cost), case in cases.items():
         shown = []
