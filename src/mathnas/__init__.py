@@ -24,6 +24,7 @@ from mathnas.evaluation import (
     TabularEvaluator,
 )
 from mathnas.fitting import fit
+from mathnas.gaussian_process import FeatureRegression, GaussianProcess, fit_features
 from mathnas.metrics import Direction, Metric, metric_named
 from mathnas.refinement import Refinement, refine
 from mathnas.runner import EvaluationReport, evaluate
@@ -87,10 +88,12 @@ __all__ = [
     "Explanation",
     "ExponentialScale",
     "Failure",
+    "FeatureRegression",
     "FileFormatError",
     "Form",
     "Front",
     "FunctionEvaluator",
+    "GaussianProcess",
     "IdentityScale",
     "Infeasible",
     "InvalidInputError",
@@ -129,6 +132,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "fit_features",
     "fit_without",
     "full_sampling",
     "k_best",

@@ -100,7 +100,7 @@ class Regression:
 
     def column(self, space: SearchSpace, data: Measurements) -> BlockEffects:
         """The column of a table, for the measurements that were fitted."""
-        rows = (data.networks + space.offsets[:-1]).ravel()
+        rows = (space.formed(data.networks, self.form) + space.offsets[:-1]).ravel()
         return BlockEffects(
             replace(data.metric, scale=self.scale),
             self.base,
@@ -352,7 +352,8 @@ def _evidence(features: Floats, group: Sequence[Response]) -> Floats:
 
 @dataclass(frozen=True)
 class _Solved:
-    """A choice with its coordinates' posterior: mean `weights`, covariance ``amplitude^2 inverse``.
+    """A choice with its coordinates' posterior: mean `weights`, and covariance
+    ``amplitude^2 root root^T``.
 
     Attributes:
         constant: of the response, at features 0.
@@ -360,7 +361,7 @@ class _Solved:
     """
 
     weights: Floats
-    inverse: Floats
+    root: Floats
     amplitude: float
     centre: Floats
     constant: float
@@ -373,8 +374,10 @@ def _solve(features: Floats, choice: _Choice) -> _Solved:
     values = whitened(response.values[:, None], response.weights)[:, 0]
     column = constant_column(response.weights)
     gram = own_rows.T @ own_rows / choice.noise_share
-    inverse = np.linalg.inv(gram + np.eye(len(gram)))
-    weights = inverse @ (own_rows.T @ values) / choice.noise_share
+    # by eigenvectors: rounding makes the inverse indefinite where the noise is next to nothing
+    strength, vectors = np.linalg.eigh(gram)
+    root = vectors / np.sqrt(1 + np.maximum(strength, 0.0))
+    weights = root @ (root.T @ (own_rows.T @ values)) / choice.noise_share
     rest = values - own_rows @ weights
     own = len(values) - 1
     misfit = float(weights @ weights + rest @ rest / choice.noise_share)
@@ -383,11 +386,11 @@ def _solve(features: Floats, choice: _Choice) -> _Solved:
     centre = precision @ features
     constant = float(precision @ response.values)
     # the hat matrix of the ridge, with the constant's own column
-    leverage = np.einsum("ij,jk,ik->i", own_rows, inverse, own_rows) / choice.noise_share
+    leverage = ((own_rows @ root) ** 2).sum(axis=1) / choice.noise_share
     leverage = np.minimum(leverage + column**2, 1 - NEGLIGIBLE)
     fitted = constant + (features - centre) @ weights
     left_out = response.values - (response.values - fitted) / (1 - leverage)
-    return _Solved(weights, inverse, math.sqrt(misfit / own), centre, constant, left_out)
+    return _Solved(weights, root, math.sqrt(misfit / own), centre, constant, left_out)
 
 
 def _heteroscedastic(design: _Design, choice: _Choice, data: Measurements) -> Floats | None:
@@ -421,10 +424,10 @@ def _solution(design: _Design, choice: _Choice, reference: Network, measured: Fl
         effects,
         _pairs(design, values[space.num_blocks :]),
     )
-    factor = root @ np.linalg.cholesky(solved.inverse) * (solved.amplitude * response.unit)
+    factor = root @ solved.root * (solved.amplitude * response.unit)
     noise = solved.amplitude * response.unit * math.sqrt(choice.noise_share)
     # centred as the features were: the constant is known best where the measurements are
-    shift = np.linalg.cholesky(solved.inverse).T @ solved.centre
+    shift = solved.root.T @ solved.centre
     posterior = Posterior(
         factor,
         shift * (solved.amplitude * response.unit),

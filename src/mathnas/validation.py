@@ -552,7 +552,7 @@ def _compare(
     column = table.column(name)
     predicted = table.predict(data.networks, name)
     interval = None
-    if column.posterior is not None:
+    if column.uncertainty is not None:
         interval = table.interval(data.networks, name, confidence)
     found = quality(_settled(predicted), _settled(data.values), interval)
     if not column.metric.additive:

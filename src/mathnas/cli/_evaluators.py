@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mathnas import datasets, spaces
+from mathnas.cli._options import restored_space
 from mathnas.errors import EvaluationError, InvalidInputError
 from mathnas.evaluation import Evaluator, TabularEvaluator
 from mathnas.space import SearchSpace
-from mathnas.study import Study
 
 _DATA: Mapping[str, Callable[[str], TabularEvaluator]] = {
     "nasbench201": lambda text: datasets.nasbench201(text or "cifar100"),
@@ -104,13 +104,7 @@ def known_space(path: Path, text: str | None) -> SearchSpace | None:
     """The space that is named, or that of the study where it exists."""
     if text is not None:
         return spaces.named(text)
-    return space_in(path) if path.is_file() and path.stat().st_size else None
-
-
-def space_in(path: Path) -> SearchSpace:
-    """The space of a study, with what a known space adds to its plain form."""
-    with Study(path, read_only=True) as study:
-        return spaces.restore(study.space.to_dict())
+    return restored_space(path) if path.is_file() and path.stat().st_size else None
 
 
 def space_of(evaluator: Evaluator) -> SearchSpace:

@@ -12,13 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
+from mathnas import spaces
+from mathnas._records import read_json
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.fitting import fit
 from mathnas.runner import EvaluationReport
 from mathnas.search import Rule, at_most_changes, exclude, fix, forbid, require
 from mathnas.space import SearchSpace
 from mathnas.study import Study
-from mathnas.table import BlockTable
+from mathnas.table import TABLE_FORMAT, TABLE_VERSION, BlockTable
 
 
 def _positive(seconds: float | None) -> float | None:
@@ -168,6 +170,37 @@ def report_dict(report: EvaluationReport) -> dict[str, object]:
     }
 
 
+def restored_space(path: Path) -> SearchSpace:
+    """The space of a study, with what its family adds to the declaration: canonical form, forms,
+    features.
+
+    Raises:
+        FileFormatError: there is no such study, or it cannot be read.
+    """
+    with Study(path, read_only=True) as study:
+        return spaces.restore(study.space.to_dict())
+
+
+def read_study(path: Path) -> Study:
+    """A study to read, with its `restored_space`.
+
+    Raises:
+        FileFormatError: there is no such study, or it cannot be read.
+    """
+    return Study(path, restored_space(path), read_only=True)
+
+
+def load_table(path: Path) -> BlockTable:
+    """A saved table, with the forms and features of its space's family.
+
+    Raises:
+        FileFormatError, InvalidInputError: as `BlockTable.load`.
+    """
+    record = read_json(path, TABLE_FORMAT, TABLE_VERSION)
+    space = spaces.restore(record.get("space", dict), f"{path}.space")
+    return BlockTable.from_dict(record.value, str(path), space=space)
+
+
 def read_table(path: Path, forms: list[str] | None = None) -> BlockTable:
     """The table of a file: a saved table, or a study that is fitted now.
 
@@ -181,13 +214,13 @@ def read_table(path: Path, forms: list[str] | None = None) -> BlockTable:
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
     if is_study:
-        with Study(path, read_only=True) as study:
+        with read_study(path) as study:
             return fit(study, form=read_forms(forms))
     if forms:
         raise InvalidInputError(
             f"--form is for fitting, but {path} is a table that is fitted already: give the study."
         )
-    return BlockTable.load(path)
+    return load_table(path)
 
 
 def read_forms(forms: list[str] | None) -> dict[str, str]:

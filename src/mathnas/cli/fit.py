@@ -9,9 +9,15 @@ from typing import Annotated
 import typer
 
 from mathnas import fitting
-from mathnas.cli._options import AsJson, Forms, StudyPath, print_json, read_forms
-from mathnas.study import Study
-from mathnas.table import BlockTable
+from mathnas.cli._options import (
+    AsJson,
+    Forms,
+    StudyPath,
+    load_table,
+    print_json,
+    read_forms,
+    read_study,
+)
 from mathnas.variance import table_shares
 
 
@@ -68,13 +74,13 @@ def fit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    with Study(study_path, read_only=True) as study:
+    with read_study(study_path) as study:
         table = fitting.fit(
             study,
             metric,
             method=method.value,
             form=read_forms(form),
-            prior=None if prior is None else BlockTable.load(prior),
+            prior=None if prior is None else load_table(prior),
             reference=None if reference is None else study.space.parse(reference),
         )
     shares = {name: table_shares(table, name) for name in table.columns} if variance else {}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mathnas import runner, validation
-from mathnas.cli._evaluators import evaluator_named, space_in
+from mathnas.cli._evaluators import evaluator_named
 from mathnas.cli._options import (
     AsJson,
     EvaluatorSpec,
@@ -20,6 +20,7 @@ from mathnas.cli._options import (
     progress_of,
     read_forms,
     report_dict,
+    restored_space,
 )
 from mathnas.cli.fit import Method
 from mathnas.errors import InvalidInputError
@@ -59,7 +60,7 @@ def validate(
 ) -> None:
     if not 0 < confidence < 1:
         raise InvalidInputError(f"--confidence is between 0 and 1, but got {confidence}.")
-    space = space_in(study_path)
+    space = restored_space(study_path)
     measure = evaluator_named(evaluator, space, metric or [])
     with Study(study_path, space) as study:
         networks = validation.validation_sampling(

@@ -124,21 +124,22 @@ def named(text: str) -> SearchSpace:
     )
 
 
-def restore(declaration: Mapping[str, object]) -> SearchSpace:
-    """The space of a declaration, with its canonical form and helpers where its family is known.
+def restore(declaration: Mapping[str, object], where: str = "space") -> SearchSpace:
+    """The space of a declaration, with its canonical form, forms, features and helpers where its
+    family is known.
 
     A declaration says how its space is built again (``family``). The space that comes of it is
     used only where it equals the declaration; otherwise the declaration holds, with a warning.
 
     Raises:
-        FileFormatError, InvalidInputError: the declaration is not a space.
+        FileFormatError, InvalidInputError: the declaration is not a space; a message says `where`.
 
     Example:
         >>> from mathnas.spaces import NASBench201, restore
         >>> type(restore(NASBench201("cifar10").to_dict())).__name__
         'NASBench201'
     """
-    declared = SearchSpace.from_dict(declaration)
+    declared = SearchSpace.from_dict(declaration, where)
     if declared.family is None:
         return declared
     arguments = dict(declared.family)
@@ -151,7 +152,7 @@ def restore(declaration: Mapping[str, object]) -> SearchSpace:
     warnings.warn(
         f"the space {declared.name!r} says that it is {family.name}, but its declaration differs "
         f"from the {family.name} of this mathnas: it is used as declared, without the family's "
-        "canonical form and helpers.",
+        "canonical form, forms, features and helpers.",
         MathNASWarning,
         stacklevel=2,
     )
