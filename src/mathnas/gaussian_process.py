@@ -203,7 +203,13 @@ class GaussianProcess:
         """R with R R^T the inverse of the measurements' prior covariance."""
         covariance = self.kernel.covariance(self._points, self._points)
         covariance[np.diag_indices_from(covariance)] += self.noise_share * self.weights**2
-        root = np.linalg.cholesky(covariance)
+        try:
+            root = np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError as error:
+            raise InvalidInputError(
+                f"the covariance of {len(covariance)} measurements is singular with a noise of "
+                f"{self.noise_share:g}: fit again, with more noise where features are equal."
+            ) from error
         found: Floats = np.linalg.solve(root, np.eye(len(root))).T
         return found
 

@@ -278,9 +278,10 @@ class BlockTable:
         if column.uncertainty is not None:
             deviation = float(self.deviation([chosen], metric)[0])
             return Prediction(column.metric, self.exact(chosen, metric), deviation, measured=True)
-        rows = self.space.offsets[:-1] + np.array(chosen)
-        spread = column.spread[rows]
-        own = np.array(chosen) == np.array(self.reference)
+        # where a form of networks counts, it is its blocks whose effects are added
+        both = self.space.formed(np.array([chosen, self.reference]), column.network_form)
+        spread = column.spread[self.space.offsets[:-1] + both[0]]
+        own = both[0] == both[1]
         total = math.nan if column.pairs else math.fsum(np.where(own, 0.0, spread) ** 2)
         value = self.exact(chosen, metric)
         slope = float(column.metric.scale.derivative(np.array([value]))[0])

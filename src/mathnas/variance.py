@@ -151,13 +151,14 @@ def variance_shares(space: SearchSpace, values: npt.ArrayLike) -> VarianceShares
 def table_shares(table: BlockTable, metric: str) -> VarianceShares:
     """The shares of a fitted column, on the metric's response scale; in a space of any size.
 
-    A column has effects of nodes and of pairs, so that nothing is of higher order. On a curved
+    A column has effects of nodes and of pairs, so that nothing is of higher order. Where it is not
+    additive (`BlockEffects.additive`), every network is predicted, and there may be. On a curved
     response scale these are shares of the response; `variance_shares` of `BlockTable.predict_all`
     gives those of the value.
 
     Raises:
-        InvalidInputError: the table does not have the metric, its form divides by MACs, or its
-            space has depth rules.
+        InvalidInputError: the table does not have the metric, its form divides by MACs, its space
+            has depth rules, or it is not additive and there are more than twenty million networks.
     """
     space, column = table.space, table.column(metric)
     _refuse_rules(space)
@@ -167,6 +168,8 @@ def table_shares(table: BlockTable, metric: str) -> VarianceShares:
             f"{column.form.value}: fit it with the linear form, or use variance_shares() of "
             "predict_all()."
         )
+    if not column.additive:
+        return variance_shares(space, table.all_responses(metric))
     largest = max(
         float(np.abs(part).max(initial=0.0))
         for part in (column.effects, *(pair.effects for pair in column.pairs))

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from core_cases import space_of
+from core_cases import Floats, space_of
 
 from mathnas import Block, BlockNode, DepthRule, Network, SearchSpace
+from mathnas.space import Indices
 from mathnas.testing import SpaceContract
 
 
 def sorted_blocks(network: Network) -> Network:
     """Two parallel branches compute the same whichever block stands first."""
     return tuple(sorted(network))
+
+
+def sorted_rows(networks: Indices) -> Indices:
+    return np.sort(networks, axis=1)
+
+
+def bands(networks: Indices) -> Indices:
+    """The last node matters only where the first takes its last block."""
+    found = networks.copy()
+    found[:, -1] *= networks[:, 0] == 2
+    return found
+
+
+def counts(networks: Indices) -> Floats:
+    """How often the first block is chosen, and the mean block."""
+    return np.column_stack([(networks == 0).sum(axis=1), networks.mean(axis=1)]).astype(float)
 
 
 SPACES = {
@@ -28,6 +46,11 @@ SPACES = {
     "symmetric": SearchSpace(
         [BlockNode(name, (Block("conv"), Block("pool"))) for name in ("left", "right")],
         canonical=sorted_blocks,
+    ),
+    "forms and features": SearchSpace(
+        [BlockNode(f"n{i}", tuple(map(Block, "abc"))) for i in range(4)],
+        forms={"bands": bands, "sorted": sorted_rows},
+        features=counts,
     ),
 }
 

@@ -18,6 +18,7 @@ from mathnas.cli._options import (
     read_forms,
     read_study,
 )
+from mathnas.table import BlockTable
 from mathnas.variance import table_shares
 
 
@@ -92,6 +93,24 @@ def fit(
         print_json({"table": str(target), **table.to_dict(), **extra})
     else:
         typer.echo(str(table))
+        for line in _chosen(table):
+            typer.echo(line)
         for name, found in shares.items():
             typer.echo(f"\n{name}: {found}")
         typer.echo(f"\nwritten: {target}")
+
+
+def _chosen(table: BlockTable) -> list[str]:
+    """What the evidence chose for each metric of a regression."""
+    chosen = table.provenance.get("chosen")
+    if not isinstance(chosen, dict):
+        return []
+    lines = ["\nchosen by evidence"]
+    for name, found in chosen.items():
+        whose = "" if table.column(name).process else f" of networks in the form {found['form']}"
+        error = table.column(name).metric.format(found["left_out_error"])
+        lines.append(
+            f"  {name}: {found['model']}{whose}; scale {found['scale']}, {found['errors']} errors; "
+            f"networks left out are predicted within {error} on average"
+        )
+    return lines

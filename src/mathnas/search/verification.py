@@ -51,7 +51,8 @@ def _another_solver(program: Program, first: str) -> Solver:
     """As different a method as there is: looking at every network, HiGHS, then our own ones."""
     if first != EnumerationSolver.name and program.space.num_networks <= MOST_NETWORKS:
         return EnumerationSolver()
-    if program.power in (0.0, 1.0):
+    # a node of whole networks is one large column set: HiGHS takes minutes, our own ones do not
+    if program.power in (0.0, 1.0) and not program.layout.merged:
         if first != HighsSolver.name and highs_is_available():
             return HighsSolver()
         if first != ChainSolver.name and program.has_pairs and is_chain(program):

@@ -111,7 +111,7 @@ class NASBench201(SearchSpace):
                 "executed": executed_cells,
                 "alive": alive_cells,
                 "measured": representative_cells,
-                "measured-executed": lambda cells: executed_cells(representative_cells(cells)),
+                "measured-executed": executed_representatives,
             },
             features=path_features,
             family={"name": "nasbench201", "dataset": key},
@@ -306,6 +306,11 @@ def representative_cells(cells: Indices) -> Indices:
     weights = len(OPERATIONS) ** np.arange(len(EDGES) - 1, -1, -1)
     found: Indices = _representative_of()[cells @ weights]
     return found
+
+
+def executed_representatives(cells: Indices) -> Indices:
+    """`executed_cells` of the representatives of cells of shape (k, 6)."""
+    return executed_cells(representative_cells(cells))
 
 
 @lru_cache(maxsize=1)

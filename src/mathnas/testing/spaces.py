@@ -7,11 +7,12 @@ import math
 import pickle
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from mathnas.errors import InvalidInputError
 from mathnas.sampling import single_sampling
-from mathnas.space import Network, SearchSpace
+from mathnas.space import AS_WRITTEN, Network, SearchSpace
 
 _LISTED = 100_000
 
@@ -78,6 +79,46 @@ class SpaceContract:
             assert space.check(form) == form
             assert space.canonical(form) == form
 
+    def test_forms_are_networks_whatever_they_are_asked_with(
+        self, space: SearchSpace, networks: Sequence[Network]
+    ) -> None:
+        """A form of a network is a network, and does not depend on the others of its batch."""
+        together = space.check_many(networks)
+        given = together.copy()
+        for form in space.forms:
+            formed = space.formed(together, form)
+            assert formed.shape == together.shape, f"the form {form!r} changes the shape"
+            assert space.check_many(formed).tolist() == formed.tolist()
+            alone = [space.formed(together[[row]], form)[0].tolist() for row in range(len(given))]
+            assert alone == formed.tolist(), f"the form {form!r} depends on the batch"
+            assert space.formed(together[:0], form).shape == (0, space.num_nodes)
+        assert together.tolist() == given.tolist(), "a form changes what it is given"
+        assert space.formed(together, AS_WRITTEN).tolist() == given.tolist()
+        with pytest.raises(InvalidInputError):
+            space.formed(together, "no such form")
+
+    def test_features_are_finite_numbers_whatever_they_are_asked_with(
+        self, space: SearchSpace, networks: Sequence[Network]
+    ) -> None:
+        """Features are of one width, finite, and do not depend on the others of the batch."""
+        together = space.check_many(networks)
+        if not space.has_features:
+            with pytest.raises(InvalidInputError):
+                space.features(together)
+            return
+        given = together.copy()
+        features = space.features(together)
+        assert features.dtype == np.float64
+        assert features.ndim == 2
+        assert features.shape[0] == len(together)
+        assert features.shape[1] >= 1
+        assert np.isfinite(features).all()
+        for row, expected in enumerate(features):
+            alone = space.features(together[[row]])
+            assert alone.shape == (1, len(expected))
+            assert alone[0].tolist() == expected.tolist(), "features depend on the batch"
+        assert together.tolist() == given.tolist(), "features change what they are given"
+
     def test_single_sampling_tries_every_block(self, space: SearchSpace) -> None:
         sample = single_sampling(space, space.reference)
         assert sample.cost == sum(size - 1 for size in space.sizes) + 1
@@ -113,3 +154,8 @@ class SpaceContract:
         received = pickle.loads(pickle.dumps(space))
         assert received == space
         assert [received.canonical(n) for n in networks] == [space.canonical(n) for n in networks]
+        rows = space.check_many(networks)
+        for form in space.forms:
+            assert received.formed(rows, form).tolist() == space.formed(rows, form).tolist()
+        if space.has_features:
+            assert received.features(rows).tolist() == space.features(rows).tolist()
