@@ -1,7 +1,7 @@
 """What is measured of a network: name with unit, direction, additivity, response scale.
 
 A metric's *name says its unit*: ``latency_ms``, ``energy_mj``, ``accuracy`` (percent). A qualifier
-may follow, as in ``latency_ms_raspi4`` or ``accuracy_validation``. `metric_named` reads the rest from
+may follow, as in ``latency_ms_raspi4`` or ``accuracy_test``. `metric_named` reads the rest from
 the name; a metric that the vocabulary does not know is declared with `Metric`.
 """
 

@@ -78,10 +78,6 @@ def test_fit_chooses_forms_and_features_and_says_so(studied: Run) -> None:
     chosen = record["provenance"]["chosen"]
     assert chosen["accuracy"]["model"] == "Gaussian process on features"
     assert chosen["latency_ms"]["form"] == "executed"
-    assert (
-        chosen["accuracy"]["scale"] in str(column(record, "accuracy")["scale"])
-        or chosen["accuracy"]["scale"]
-    )
     assert column(record, "latency_ms")["network_form"] == "executed"
     assert set(column(record, "accuracy")["process"]) >= {"features", "responses", "length"}
 
@@ -140,17 +136,11 @@ def test_a_saved_table_has_a_front(fitted: Run) -> None:
     table = load_table(Path("c.table.json"))
     found = json_of(fitted("pareto", "c.table.json", "--x", "latency_ms", "--json"))
     x, y = table.predict_all("latency_ms"), table.predict_all("accuracy")
-    for point in found["points"]:
-        better = (x <= point["x"] - 1e-6) & (y >= point["y"] + 1e-6)
-        assert not better.any()
-    assert max(point["y"] for point in found["points"]) == pytest.approx(y.max())
-
-
-def test_a_study_is_validated(studied: Run) -> None:
-    text = ("validate", "c.study", *EVALUATOR, "--method", "regression", "--networks", "1")
-    code, _, err = studied(*text)  # random cells are not in the file: they fail, and are told
-    assert code == 1
-    assert "measured" in err or "EvaluationError" in err
+    points = [(point["latency_ms"], point["accuracy"]) for point in found["points"]]
+    assert len(points) > 3
+    for cost, quality in points:
+        assert not ((x <= cost - 1e-6) & (y >= quality + 1e-6)).any()
+    assert max(quality for _, quality in points) == pytest.approx(y.max())
 
 
 def test_a_study_of_all_cells_is_validated_with_intervals(studied: Run, tmp_path: Path) -> None:
@@ -170,7 +160,6 @@ def test_a_study_of_all_cells_is_validated_with_intervals(studied: Run, tmp_path
     assert accuracy["spearman"] > 0.9
     assert latency["spearman"] > 0.99
     assert accuracy["coverage"] is not None
-    assert all(point["low"] is not None for point in accuracy["points"])
 
 
 def test_one_helper_brings_spaces_back(studied: Run, tmp_path: Path) -> None:

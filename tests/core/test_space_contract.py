@@ -17,19 +17,21 @@ def sorted_blocks(network: Network) -> Network:
 
 
 def sorted_rows(networks: Indices) -> Indices:
-    return np.sort(networks, axis=1)
+    found: Indices = np.sort(networks, axis=1)
+    return found
 
 
 def bands(networks: Indices) -> Indices:
     """The last node matters only where the first takes its last block."""
-    found = networks.copy()
-    found[:, -1] *= networks[:, 0] == 2
+    found: Indices = networks.copy()
+    found[networks[:, 0] != 2, -1] = 0
     return found
 
 
 def counts(networks: Indices) -> Floats:
     """How often the first block is chosen, and the mean block."""
-    return np.column_stack([(networks == 0).sum(axis=1), networks.mean(axis=1)]).astype(float)
+    found: Floats = np.column_stack([(networks == 0).sum(axis=1), networks.mean(axis=1)])
+    return found
 
 
 SPACES = {

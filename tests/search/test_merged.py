@@ -80,7 +80,7 @@ def random_case(seed: int) -> Program:
         kind = rng.choice(["form", "process"] if not place else ["form", "process", "additive"])
         plain = replace(columns[name], form=mn.Form.LINEAR)
         if kind == "form":
-            pairs = ()
+            pairs: tuple[mn.PairEffects, ...] = ()
             if rng.random() < 0.3:
                 entries = rng.normal(size=(sizes[0], sizes[1])).round(2)
                 pairs = (mn.PairEffects(0, 1, entries),)
