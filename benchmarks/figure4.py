@@ -6,7 +6,7 @@ For each accuracy and device, ten limits at the 10, 20, ... 100 % quantiles of t
 may evaluate 110 cells in all (accuracy and cost), for all ten limits together:
 
 - *mathnas*: single sampling in the average-FLOPs cell (25), then `refine` under each limit in turn,
-  in one study, so that each refinement knows what the others measured.
+  twice, in one study, so that each refinement knows what the others measured.
 - *the paper*: the same single sampling, the differences' table, and under each limit the best
   predicted cells (its plain way; 8 a limit).
 - *BRP-NAS*: 100 accuracies for the predictor (iterative sampling), then under each limit the cells
@@ -129,13 +129,14 @@ def ours(case: Case) -> Indices:
         mn.Study(Path(folder) / "front.study", case.table.space) as study,
     ):
         start = len(mn.single_sampling(case.table.space).networks)
-        for number, limit in enumerate(case.limits, start=1):
+        limits = case.limits * 2
+        for number, limit in enumerate(limits, start=1):
             mn.refine(
                 study,
                 case.table,
                 maximize=case.accuracy,
                 limits={case.cost: limit},
-                budget=start + (BUDGET - start) * number // len(LIMITS),
+                budget=start + (BUDGET - start) * number // len(limits),
             )
         networks = np.array([fact.network for fact in study.evaluations(case.accuracy)])
     return rows_of(case, networks)
