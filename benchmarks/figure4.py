@@ -186,7 +186,7 @@ def brp_nas(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path("benchmarks/.cache"))
+    parser.add_argument("--cache", type=Path, default=Path(__file__).parent / ".cache" / "brp_nas")
     parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
     print(header(0))
