@@ -25,6 +25,9 @@ Choice = Literal["promising", "mean", "optimistic", "thompson"]
 # limits are loosened by so many deviations: by the first, or, where no network is predicted to meet
 # them then, by the next
 _LOOSER = (0.84, 1.5, 2.5)
+# shares of that which are tried, until enough of what is found is likely to meet them: the best
+# predicted networks lie where limits are loosest, and the model may know them better than usual
+_TIGHTER = (1.0, 0.5, 0.25, 0.0)
 _OPTIMISM = 1.0  # deviations above the prediction
 _SAMPLED = 64  # networks, for a usual deviation
 _SECONDS = 10.0  # of a solve: early tables may be so alike in all nodes that proofs take for ever
@@ -93,20 +96,28 @@ class _Search:
 
     def propose(self, count: int, choice: Choice) -> Proposal:
         pooled = _MOST_LISTED if self.table.space.num_networks <= _LISTED else _POOL * count
-        proven, pool, limits = True, list[Network](), list(self.limits)
+        proven, pool, limits = True, dict[Network, None](), list(self.limits)
         for looser in _LOOSER if self.measured else _LOOSER[:1]:
-            limits = self._loosened(looser)
-            found, finished = self._new(self._program(self.table, limits), pooled)
-            proven &= finished
-            likely = self._likelihoods(found) >= NormalDist().cdf(-looser)
-            pool = [network for network, keeps in zip(found, likely.tolist(), strict=True) if keeps]
+            for share in _TIGHTER:
+                limits = self._loosened(share * looser)
+                found, finished = self._new(self._program(self.table, limits), pooled)
+                proven &= finished
+                # what tighter limits add is predicted worse
+                pool |= dict.fromkeys(self._likely(found, looser))
+                if len(pool) >= count or len(found) < pooled:
+                    break
             if pool:
                 break
         if not pool:
             return Proposal((), 0.0, proven)
-        odds = self._odds(pool)
-        chosen = self._choose(pool, odds, limits, count, choice)
+        odds = self._odds(list(pool))
+        chosen = self._choose(list(pool), odds, looser, limits, count, choice)
         return Proposal(tuple(chosen), float(odds.max()), proven)
+
+    def _likely(self, networks: Sequence[Network], looser: float) -> list[Network]:
+        """Those predicted to meet the measured limits, or to miss them by so many deviations."""
+        likely = self._likelihoods(networks) >= NormalDist().cdf(-looser)
+        return [network for network, keeps in zip(networks, likely.tolist(), strict=True) if keeps]
 
     def _loosened(self, looser: float) -> list[Limit]:
         sign = {"<=": looser, ">=": -looser}
@@ -121,27 +132,29 @@ class _Search:
     def _new(
         self, program: Program, count: int, without: Collection[Network] = ()
     ) -> tuple[list[Network], bool]:
-        """The best networks that are new, at most `count`; and whether that is proven, or they are
-        what was found in the time."""
+        """The best networks that are new, and not the same as one of others, at most `count`; and
+        whether that is proven, or they are what was found in the time."""
         solver, asked = solver_for(program, "auto"), count
         space = program.space
+        barred = self.same | {space.canonical(network) for network in without}
         while True:
             solution = solver.solve(program, count=asked, time_limit=_SECONDS)
             proven = solution.status in (Status.OPTIMAL, Status.INFEASIBLE)
             found: dict[Network, Network] = {}  # by canonical form
             for network in solution.networks:
                 same = space.canonical(network)
-                if network not in self.known and network not in without and same not in self.same:
+                if network not in self.known and same not in barred:
                     found.setdefault(same, network)
             enough = len(found) >= count or len(solution.networks) < asked
             if enough or (found and not proven) or asked >= _MOST_ASKED:
-                return list(found.values())[:count], proven
+                return list(found.values())[:count], proven and enough
             asked += asked - len(found) + count
 
     def _choose(
         self,
         pool: list[Network],
         odds: Floats,
+        looser: float,
         limits: Sequence[Limit],
         count: int,
         choice: Choice,
@@ -149,7 +162,7 @@ class _Search:
         """Of a pool, the best predicted first."""
         column = self.table.column(self.name)
         if choice == "thompson" and column.process is None:
-            return self._drawn(limits, count)
+            return self._drawn(looser, limits, count)
         if choice == "thompson":
             assert column.process is not None  # the case above
             features = self.table.space.features(np.array(pool))
@@ -170,7 +183,7 @@ class _Search:
         if choice == "promising":
             likely = iter(self._different(ranked, len(ranked)))
             ranked = [n for best in self._different(pool, len(pool)) for n in (best, next(likely))]
-            return list(dict.fromkeys(ranked))[:count]
+            ranked = list(dict.fromkeys(ranked))
         return self._different(ranked, count)
 
     def _different(self, ranked: Sequence[Network], count: int) -> list[Network]:
@@ -187,12 +200,13 @@ class _Search:
         places = dict.fromkeys([*first.values(), *range(len(ranked))])
         return [ranked[place] for place in list(places)[:count]]
 
-    def _drawn(self, limits: Sequence[Limit], count: int) -> list[Network]:
-        """The best new network of each of `count` drawn tables."""
+    def _drawn(self, looser: float, limits: Sequence[Limit], count: int) -> list[Network]:
+        """Of each of `count` drawn tables, the best new network that may meet the limits."""
         chosen: list[Network] = []
         for _ in range(count):
             program = self._program(self.table.drawn(self.name, self.rng), limits)
-            chosen += self._new(program, 1, chosen)[0]
+            found = self._new(program, _POOL, chosen)[0]
+            chosen += self._likely(found, looser)[:1]
         return chosen
 
     def _likelihoods(self, networks: Sequence[Network]) -> Floats:
