@@ -29,7 +29,7 @@ from mathnas.sampling import single_sampling
 from mathnas.search import Program, Rule, solver_for
 from mathnas.search.limits import Limits
 from mathnas.space import Network, SearchSpace
-from mathnas.study import Measurements, Study
+from mathnas.study import Study
 from mathnas.table import BlockEffects, BlockTable
 from mathnas.trials import Outcome, Reason, Round, Trials
 
@@ -204,7 +204,8 @@ class _Loop:
         held = set(self.trials.held())
         skipped = held | self.trials.given_up()
         wanted = [network for network in start if network not in skipped]
-        wanted = wanted[: max(0, len(start) - len(held))]
+        # repeats of a few networks may have spent the budget
+        wanted = wanted[: min(max(0, len(start) - len(held)), self.trials.left)]
         if self.trials.relative and self.trials.reference not in {*held, *wanted}:
             wanted = [self.trials.reference, *wanted[1:]]
         return wanted
@@ -240,9 +241,8 @@ class _Loop:
         trials = self.trials
         if repeats < 2 or not trials.evaluator.noisy:
             return []
-        data = trials.study.measurements(trials.objective.name, trials.conditions)
         times, feasible = trials.counts(), trials.feasible()
-        noise = self._noise(data)
+        noise = self._noise()
         if not noise or len(feasible) < 2:
             return []
         values = trials.values(trials.objective.name)
@@ -257,21 +257,30 @@ class _Loop:
         ]
         if len(near) < 2:
             return []
-        unsure = [network for network in near if times[network] < repeats][: min(count, _LEADERS)]
+        failing = trials.given_up()
+        unsure = [n for n in near if times[n] < repeats and n not in failing]
+        unsure = unsure[: min(count, _LEADERS)]
         # a first repeat tells whether values vary at all
         return unsure[:1] if max(times.values()) == 1 else unsure
 
-    def _noise(self, data: Measurements) -> float:
-        """Standard deviation of one measurement of the objective: of repeats, where there are
+    def _noise(self) -> float:
+        """Standard deviation of one evaluation of the objective: of repeats, where there are
         enough; else of the model."""
-        again = (data.repeats > 1) & np.isfinite(data.spread)
-        degrees = data.repeats[again] - 1
-        if again.any():
-            pooled = math.sqrt(float((degrees * data.spread[again] ** 2).sum() / degrees.sum()))
-            if not pooled or degrees.sum() >= _ENOUGH:
+        trials, name = self.trials, self.trials.objective.name
+        found: dict[Network, list[float]] = {}
+        for fact in trials.study.evaluations(name):
+            if dict(fact.conditions) == trials.conditions:
+                found.setdefault(fact.network, []).append(fact.measurement.value)
+        again = [values for values in found.values() if len(values) > 1]
+        degrees = sum(len(values) - 1 for values in again)
+        if degrees:
+            pooled = math.sqrt(
+                sum(len(values) * float(np.var(values)) for values in again) / degrees
+            )
+            if not pooled or degrees >= _ENOUGH:
                 return pooled
-        column = self.table([data.metric.name]).column(data.metric.name)
-        best = np.array([(max if self.trials.upwards else min)(data.values.tolist())])
+        column = self.table([name]).column(name)
+        best = np.array([(max if trials.upwards else min)(trials.values(name).values())])
         assert column.uncertainty is not None  # it is a regression
         slope = float(column.metric.scale.derivative(best)[0])
         return float(column.uncertainty.noises(best)[0]) / slope

@@ -9,12 +9,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from core_cases import space_of
 
 import mathnas as mn
+from mathnas.acquisition import Choice
 from mathnas.search import Program, Solution, exclude, fix
 from mathnas.trials import Round
 
@@ -98,6 +100,16 @@ def test_finds_the_best_under_a_measured_limit(study: mn.Study, start: mn.refine
     assert max(world.calls.values()) == 1
     assert found.table.column("latency_ms").posterior is not None
     assert "best measured network" in str(found)
+
+
+@pytest.mark.parametrize("choice", get_args(Choice))
+def test_every_choice_finds_the_best(study: mn.Study, choice: Choice) -> None:
+    world = World()
+    found = mn.refine(
+        study, world, maximize="accuracy", limits={"latency_ms": 7}, budget=30, choice=choice
+    )
+    assert found.values["accuracy"] == pytest.approx(world.best(7.0), abs=1e-12)
+    assert found.evaluated == sum(world.calls.values()) <= 30
 
 
 def test_minimizes(study: mn.Study) -> None:
@@ -263,6 +275,110 @@ def test_the_seed_decides(tmp_path: Path) -> None:
             return [(fact.network, fact.measurement.value) for fact in facts]
 
     assert run("a", 1) == run("b", 1) != run("c", 2)
+
+
+# ---- repeats -------------------------------------------------------------------------------------
+
+
+def test_leaders_are_measured_again(study: mn.Study) -> None:
+    world = World(noise=0.3)
+    found = mn.refine(study, world, maximize="accuracy", budget=32, repeats=3)
+    assert found.network is not None
+    assert found.evaluated == sum(world.calls.values()) == 32
+    # an eighth of the budget is kept for them
+    assert 2 <= sum(times - 1 for times in world.calls.values()) <= 4
+    assert max(world.calls.values()) <= 3
+    measured = [
+        fact.measurement.value
+        for fact in study.evaluations("accuracy")
+        if fact.network == found.network
+    ]
+    assert len(measured) == world.calls[found.network]
+    assert found.values["accuracy"] == pytest.approx(np.mean(measured), abs=1e-12)
+    assert [done.evaluated for done in found.rounds] == sorted(d.evaluated for d in found.rounds)
+
+
+def test_after_the_budget_is_spent_there_is_nothing_to_do(study: mn.Study) -> None:
+    first = mn.refine(study, World(noise=0.3), maximize="accuracy", budget=30)
+    assert first.reason == "budget"
+    world = World(noise=0.3)
+    again = mn.refine(study, world, maximize="accuracy", budget=30)
+    assert (again.rounds, again.reason, again.network) == ((), "budget", first.network)
+    assert not world.calls
+
+
+def test_repeats_cost_no_quality(tmp_path: Path) -> None:
+    losses: dict[int, list[float]] = {1: [], 3: []}
+    for repeats, found in losses.items():
+        for seed in range(12):
+            world = World(noise=0.3)
+            with mn.Study(tmp_path / f"{repeats}-{seed}.study", space_of(SIZES)) as study:
+                best = mn.refine(
+                    study, world, maximize="accuracy", budget=40, seed=seed, repeats=repeats
+                ).network
+            assert best is not None
+            found.append(world.best(100.0) - world.accuracy(best))
+    differences = np.array(losses[3]) - np.array(losses[1])
+    assert differences.mean() <= 2 * differences.std(ddof=1) / np.sqrt(len(differences))
+
+
+def test_values_that_never_vary_are_repeated_once(study: mn.Study) -> None:
+    world = World()
+
+    def steps(network: mn.Network) -> float:
+        return round(world.evaluate(network, 0)["accuracy"] * 2) / 2
+
+    evaluator = mn.FunctionEvaluator(steps, ["accuracy"])
+    assert evaluator.noisy
+    mn.refine(study, evaluator, maximize="accuracy", budget=40)
+    assert sum(times - 1 for times in world.calls.values()) <= 1
+
+
+def test_what_is_not_noisy_is_never_repeated(study: mn.Study) -> None:
+    world = World(noise=0.3)
+    world.noisy = False
+    mn.refine(study, world, maximize="accuracy", budget=40)
+    assert max(world.calls.values()) == 1
+
+
+def test_a_leader_that_fails_when_it_is_measured_again(study: mn.Study) -> None:
+    world = World(noise=0.3)
+    failing: list[mn.Network] = []
+
+    def fails(network: mn.Network) -> bool:
+        if world.calls[network] > 1 and not failing:
+            failing.append(network)
+        return network in failing
+
+    world.fails = fails
+    found = mn.refine(study, world, maximize="accuracy", budget=40)
+    assert found
+    assert [world.calls[network] for network in failing] == [3]  # one that came, and two tries
+    assert found.evaluated == len(list(study.evaluations("accuracy"))) <= 40
+
+
+def test_the_noise_is_that_of_evaluations(study: mn.Study) -> None:
+    """What varies inside a measurement says nothing of how its means vary."""
+
+    class Clock(World):
+        def evaluate(self, network: mn.Network, seed: int) -> Mapping[str, mn.Measurement]:  # type: ignore[override]
+            found = super().evaluate(network, seed)
+            return {name: mn.Measurement(value, 0.0, 50) for name, value in found.items()}
+
+    world = Clock(noise=0.3)
+    mn.refine(study, world, maximize="accuracy", budget=48)
+    assert max(world.calls.values()) > 1
+
+
+def test_a_budget_that_repeats_have_spent(study: mn.Study) -> None:
+    world = World(noise=0.3)
+    mn.evaluate(study, study.space.sample(3, seed=1) * 4, world)
+    found = mn.refine(study, world, maximize="accuracy", budget=12)
+    assert (found.rounds, found.evaluated, found.reason) == ((), 12, "budget")
+    with pytest.raises(mn.InvalidInputError, match="repeats=0"):
+        mn.refine(study, world, maximize="accuracy", repeats=0)
+    with pytest.raises(mn.InvalidInputError, match="thompson"):
+        mn.refine(study, world, maximize="accuracy", choice="best")  # type: ignore[arg-type]
 
 
 # ---- failures ------------------------------------------------------------------------------------
