@@ -66,7 +66,8 @@ def fit(
 
     Raises:
         InvalidInputError: a metric or block was not measured as the method needs, or a form needs
-            MACs that the space does not declare, or a form is given for a regression.
+            MACs that the space does not declare, a form is given for a regression, or a prior
+            has no metric that is fitted.
 
     Warns:
         MathNASWarning: the reference was measured several times and disagrees with itself by more
@@ -90,6 +91,11 @@ def fit(
     wanted = names if metrics is None else list(metrics)
     if not wanted:
         raise InvalidInputError(f"{study.path} holds no evaluations: evaluate a sample first.")
+    if prior is not None and not set(wanted) & set(prior.columns):
+        raise InvalidInputError(
+            f"a prior has effects on a metric that is fitted, {', '.join(wanted)}, but got a table "
+            f"of {', '.join(prior.columns) or 'none'}: give metrics the same name."
+        )
     columns = {}
     evaluated: set[bytes] = set()
     chosen: dict[str, object] = {}

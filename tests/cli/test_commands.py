@@ -90,6 +90,42 @@ def test_the_main_job_from_measurements_to_answer(run: Run, table_csv: Path) -> 
     assert "[1,1,2]" in out
 
 
+def test_fit_with_a_prior(run: Run, table_csv: Path, tmp_path: Path) -> None:
+    assert evaluated(run, "--sampling", "full")[0] == 0
+    options = ("fit", "my.study", "--method", "regression", "--metric", "latency_ms")
+    assert run(*options, "-o", "device.json")[0] == 0
+    few = ("evaluate", "few.study", "--space", "space.json", "--evaluator", "table:measured.csv")
+    assert run(*few, "--sampling", "random", "--count", "5")[0] == 0
+    with_prior = ("fit", "few.study", *options[2:], "--prior", "device.json", "--json")
+    found = json_of(run(*with_prior))
+    assert found["provenance"]["chosen"]["latency_ms"]["prior_share"] > 0
+    without = json_of(run("fit", "few.study", *options[2:], "--json"))
+    assert without["provenance"]["chosen"]["latency_ms"]["prior_share"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "paired", "--prior", "table.json"), "method='paired'"),
+        (("--method", "regression", "--prior", "other.json"), "other"),
+        (("--method", "regression", "--metric", "accuracy", "--prior", "table.json"), "same name"),
+        (("--method", "regression", "--prior", "missing.json"), "missing.json"),
+        (("--method", "regression", "--prior", "my.study"), "my.study"),
+    ],
+)
+def test_priors_that_are_none(
+    run: Run, table_csv: Path, options: tuple[str, ...], message: str
+) -> None:
+    assert evaluated(run, "--sampling", "full")[0] == 0
+    assert run("fit", "my.study", "--metric", "latency_ms", "-o", "table.json")[0] == 0
+    nodes = [mn.BlockNode("a", (mn.Block("x"), mn.Block("y")))]
+    mn.BlockTable(mn.SearchSpace(nodes, name="other"), (0,), {}).save("other.json")
+    code, out, err = run("fit", "my.study", "-o", "not.json", *options)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert not Path("not.json").exists()
+
+
 def test_fit_says_what_a_metric_varies_with(run: Run, table_csv: Path) -> None:
     evaluated(run)
     code, out, _ = run("fit", "my.study", "--variance")
