@@ -48,6 +48,22 @@ def test_makes_the_study_and_answers_with_what_was_measured(run: Run) -> None:
         assert len({fact.network for fact in study.evaluations()}) == found["evaluated"]
 
 
+def test_choices_and_repeats(run: Run) -> None:
+    options = ("--choice", "thompson", "--repeats", "1", "--limit", "latency_ms=5", "--json")
+    code, out, err = run("refine", "my.study", *WANTED, *options)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["values"]["accuracy"] == 67.0
+    assert found["rounds"]
+    for done in found["rounds"]:
+        assert done["seconds"] >= done["thinking"] >= 0
+    assert found["rounds"][0]["thinking"] == 0
+    assert found["rounds"][-1]["thinking"] > 0
+    with mn.Study("my.study", read_only=True) as study:
+        networks = [fact.network for fact in study.evaluations("accuracy")]
+    assert len(set(networks)) == len(networks) == found["evaluated"]
+
+
 def test_the_same_command_resumes(run: Run) -> None:
     first = run("refine", "my.study", *WANTED, "--batch", "2", "--start", "balanced")
     assert first[0] == 0
@@ -95,6 +111,7 @@ def test_nothing_that_meets_the_limits(run: Run) -> None:
         (("--minimize", "latency_ms"), "one of them"),
         (("--budget", "1"), "budget"),
         (("--fix", "z=b0"), "--fix z=b0"),
+        (("--repeats", "0"), "repeats=0"),
     ],
 )
 def test_wrong_use(run: Run, options: tuple[str, ...], message: str) -> None:
@@ -103,6 +120,14 @@ def test_wrong_use(run: Run, options: tuple[str, ...], message: str) -> None:
     assert message in err
     with mn.Study("my.study", read_only=True) as study:
         assert len(study) == 0
+
+
+def test_choices_are_known_by_name(run: Run) -> None:
+    code, out, err = run("refine", "my.study", *WANTED, "--choice", "best")
+    assert (code, out) == (1, "")
+    assert "optimistic" in err
+    assert "'best'" in err
+    assert run("refine", "my.study", *WANTED, "--repeats", "many")[0] == 1
 
 
 def test_ctrl_c_keeps_what_was_measured(run: Run, tmp_path: Path) -> None:
