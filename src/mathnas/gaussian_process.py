@@ -41,6 +41,7 @@ _MIXTURES = (0.25, 0.5, 1.0, 4.0, 1000.0)
 _LINEAR = (0.0, 0.1, 1.0, 10.0)
 _START = (4, 2, 1)  # places in the three, where the search for the most evidence begins
 _MOST_CHOOSING = 400  # networks that choose the kernel; all are fitted
+_FREEDOM, _REWEIGHTED = 4.0, 2  # of Student's t for noise with outliers; times weights are found
 _LEAST = 3
 _CHUNK = 2048
 
@@ -466,6 +467,10 @@ def fit_features(
     """Fit a metric to features of networks, where blocks are not known: averages over layers,
     counts, sizes.
 
+    Such features never tell all, so that some networks are far off: the noise has Student's t
+    distribution with four degrees of freedom, by weights that are found twice from what the other
+    networks predict (Lange, Little and Taylor, 1989).
+
     Args:
         features: shape (n, d), in any units.
         values: shape (n,), in the metric's unit.
@@ -492,7 +497,13 @@ def fit_features(
             f"a regression on features needs one finite value for each of at least {_LEAST} "
             f"networks, but got {len(matrix)} networks and values of shape {column.shape}."
         )
-    chosen = fit_process(matrix, column, responses_of(column, metric, scale))
+    responses, factors = responses_of(column, metric, scale), np.ones(len(column))
+    chosen = fit_process(matrix, column, responses)
+    for _ in range(_REWEIGHTED):
+        if chosen is not None:
+            factors = _outlying(chosen.process, chosen.response.weights / factors)
+            weighted = [response.weighted(factors) for response in responses]
+            chosen = fit_process(matrix, column, weighted)
     if chosen is None:
         raise InvalidInputError(
             "features tell networks apart, but these are the same for all: give others."
@@ -501,6 +512,17 @@ def fit_features(
     left_out = own.inverse(chosen.process.left_out)
     error = float(np.abs(left_out - column).mean())
     return FeatureRegression(replace(metric, scale=own), chosen.process, chosen.evidence, error)
+
+
+def _outlying(process: GaussianProcess, weights: Floats) -> Floats:
+    """By how much each network's noise is larger than the common one, given how far it is off what
+    the others predict; weights are those that are known without that."""
+    off = np.abs(process.responses - process.left_out) / weights
+    usual = float(np.median(off)) / NormalDist().inv_cdf(0.75)
+    if not usual:
+        return np.ones(len(off))
+    found: Floats = np.sqrt((_FREEDOM + (off / usual) ** 2) / (_FREEDOM + 1))
+    return found
 
 
 def _matrix(features: npt.ArrayLike) -> Floats:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 import mathnas as mn
-from mathnas.baselines import METHODS
+from mathnas.baselines import METHODS, TRAINED_METHODS, learned_search
 from mathnas.baselines._driver import Score, relative_violation
 from mathnas.baselines._permitted import draw, neighbours
 from mathnas.search import Limit, fix
+from mathnas.space import Floats, Indices
 from mathnas.testing import MethodContract
 from mathnas.trials import Outcome, Trials
 
@@ -51,6 +55,67 @@ class TestOFAFinder(MethodContract):
     @pytest.fixture
     def method(self) -> Method:
         return METHODS["ofa-finder"]
+
+
+class Ridge:
+    """A predictor that needs no training: least squares on blocks, nearly."""
+
+    def __init__(self, space: mn.SearchSpace) -> None:
+        self.space = space
+
+    def _blocks(self, networks: Indices) -> Floats:
+        blocks = np.zeros((len(networks), self.space.num_blocks))
+        np.put_along_axis(blocks, networks + self.space.offsets[:-1], 1.0, axis=1)
+        return blocks
+
+    def fit(self, networks: Indices, values: Floats) -> None:
+        own = self._blocks(networks)
+        weights = np.linalg.solve(own.T @ own + 1e-3 * np.eye(own.shape[1]), own.T @ values)
+        self.weights: Floats = weights
+
+    def predict(self, networks: Indices) -> Floats:
+        found: Floats = self._blocks(networks) @ self.weights
+        return found
+
+
+def ridge_search(*args: Any, **wanted: Any) -> Outcome:
+    return learned_search(*args, make=lambda space, objective, seed: Ridge(space), **wanted)
+
+
+class TestLearned(MethodContract):
+    @pytest.fixture
+    def method(self) -> Method:
+        return ridge_search
+
+
+@pytest.mark.parametrize("name", list(TRAINED_METHODS))
+def test_trained_methods_answer_with_what_was_measured(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    mlp = importlib.import_module("mathnas.baselines.mlp")
+    graphs = importlib.import_module("mathnas.baselines.brp_nas")
+    for module, settings, less in (
+        (mlp, "OFA", {"steps": 60}),
+        (mlp, "HAT", {"steps": 60}),
+        (graphs, "ACCURACY", {"epochs": 2}),
+        (graphs, "LATENCY", {"epochs": 2}),
+    ):
+        monkeypatch.setattr(module, settings, replace(getattr(module, settings), **less))
+    blocks = tuple(mn.Block(f"b{j}") for j in range(3))
+    space = mn.SearchSpace([mn.BlockNode(f"n{i}", blocks) for i in range(4)])
+    evaluator = mn.FunctionEvaluator(
+        lambda n: {"accuracy": 60.0 + 2 * sum(n), "latency_ms": 1.0 + sum(n)},
+        ["accuracy", "latency_ms"],
+        noisy=False,
+    )
+    with mn.Study(tmp_path / "learned.study", space) as study:
+        found = TRAINED_METHODS[name](
+            study, evaluator, maximize="accuracy", limits={"latency_ms": 6}, budget=20
+        )
+        assert found.evaluated <= 20
+        assert found.network in {fact.network for fact in study.evaluations("accuracy")}
+    assert found.values["latency_ms"] <= 6
 
 
 class TestSingle(MethodContract):

@@ -343,6 +343,27 @@ def test_values_below_a_ceiling_get_a_curved_scale_whose_predictions_keep_the_or
     assert (predicted < high).all()
 
 
+def test_outliers_hardly_move_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    features, asked = rng.uniform(0, 1, (60, 2)), rng.uniform(0.1, 0.9, (200, 2))
+
+    def truth(rows: Floats) -> Floats:
+        found: Floats = 10 + 5 * rows[:, 0] + 3 * rows[:, 1]
+        return found
+
+    values = truth(features) + 0.05 * rng.normal(size=60)
+    values[:6] *= 1.8  # the machine was busy
+    latency = metric_named("latency_ms")
+    error = float(
+        np.abs(fit_features(features, values, latency).predict(asked) - truth(asked)).mean()
+    )
+    monkeypatch.setattr(module, "_REWEIGHTED", 0)
+    normal = float(
+        np.abs(fit_features(features, values, latency).predict(asked) - truth(asked)).mean()
+    )
+    assert error < normal / 3
+
+
 def test_a_scale_may_be_given() -> None:
     features, values = curve(30, 0)
     scale = PowerScale(limit=105.0, exponent=2.0, low=40.0, high=90.0)

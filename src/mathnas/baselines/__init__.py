@@ -1,8 +1,8 @@
 """Other ways to search by evaluations, to compare with on your own space.
 
-Each of `METHODS` takes what `mathnas.refine` takes and returns an `Outcome`: the same budget, and
-an answer that was measured and whose measured values meet the limits. `docs/baselines.md` tells
-where they come from.
+Each of `METHODS` and `TRAINED_METHODS` takes what `mathnas.refine` takes and returns an `Outcome`:
+the same budget, and an answer that was measured and whose measured values meet the limits.
+`docs/baselines.md` tells where they come from.
 
 `Predictor` is what the predictors that others published share, trained afresh, and `graphs` what
 some of them read. These need torch and are imported from their own modules, `mathnas.baselines.mlp`
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from mathnas.baselines.best_blocks import best_blocks
 from mathnas.baselines.evolution import evolution
 from mathnas.baselines.graphs import Graphs, chain_graphs, graphs_of
+from mathnas.baselines.learned_search import brp_nas_search, hat_mlp, learned_search, ofa_mlp
 from mathnas.baselines.local_search import local_search
 from mathnas.baselines.nsga2 import nsga2
 from mathnas.baselines.ofa_finder import Finding, ofa_finder, ofa_search
@@ -34,19 +35,29 @@ METHODS: Mapping[str, Callable[..., Outcome]] = {
     "single": single_sampling_search,
     "best-blocks": best_blocks,
 }
+TRAINED_METHODS: Mapping[str, Callable[..., Outcome]] = {  # with PyTorch, for seconds to minutes
+    "ofa-mlp": ofa_mlp,
+    "hat-mlp": hat_mlp,
+    "brp-nas": brp_nas_search,
+}
 
 __all__ = [
     "METHODS",
+    "TRAINED_METHODS",
     "Finding",
     "Graphs",
     "Predictor",
     "best_blocks",
+    "brp_nas_search",
     "chain_graphs",
     "evolution",
     "graphs_of",
+    "hat_mlp",
+    "learned_search",
     "local_search",
     "nsga2",
     "ofa_finder",
+    "ofa_mlp",
     "ofa_search",
     "random_search",
     "single_sampling_search",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mathnas.baselines import METHODS
+from mathnas.baselines import METHODS, TRAINED_METHODS
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
     AsJson,
@@ -31,6 +31,8 @@ from mathnas.cli._options import (
 from mathnas.cli._rounds import live_rounds, shown_by
 from mathnas.errors import InvalidInputError
 from mathnas.study import Study
+
+_METHODS = {**METHODS, **TRAINED_METHODS}
 
 
 class Start(str, Enum):
@@ -88,7 +90,7 @@ def refine(
         str,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(METHODS)}: to compare; --batch, --start, --choice and --repeats are "
+            help=f"{', '.join(_METHODS)}: to compare; --batch, --start, --choice and --repeats are "
             "mathnas's.",
         ),
     ] = "mathnas",
@@ -105,8 +107,8 @@ def refine(
     from_network: FromNetwork = None,
     as_json: AsJson = False,
 ) -> None:
-    if method not in METHODS:
-        raise InvalidInputError(f"--method is one of {', '.join(METHODS)}, but got {method!r}.")
+    if method not in _METHODS:
+        raise InvalidInputError(f"--method is one of {', '.join(_METHODS)}, but got {method!r}.")
     own: dict[str, object] = {}
     if method == "mathnas":
         own = {
@@ -129,7 +131,7 @@ def refine(
         )
         rounds = live_rounds(maximize or minimize or "value", budget, as_json)
         with kept_when_stopped(study, study_path), rounds or contextlib.nullcontext():
-            found = METHODS[method](
+            found = _METHODS[method](
                 study,
                 measure,
                 maximize=maximize,
