@@ -60,6 +60,18 @@ class Record:
     def record(self, key: str) -> Record:
         return Record(self.get(key, dict), f"{self.where}.{key}")
 
+    def numbers(self, key: str) -> list[float]:
+        """A list of finite numbers."""
+        return _finite(self.get(key, list), f"{self.where}.{key}")
+
+    def rows(self, key: str) -> list[list[float]]:
+        """A matrix: lists of finite numbers, all of one length."""
+        where = f"{self.where}.{key}"
+        rows = [_finite(row, where) for row in self.get(key, list)]
+        if len(set(map(len, rows))) > 1:
+            raise FileFormatError(f"{where}: expected lists of one length.")
+        return rows
+
     def only(self, *keys: str) -> None:
         """Refuse fields that nobody reads: they are misspellings more often than extensions."""
         unknown = sorted(set(self.value) - set(keys))
@@ -67,6 +79,12 @@ class Record:
             raise FileFormatError(
                 f"{self.where}: unknown field {unknown[0]!r}; known are {', '.join(keys)}."
             )
+
+
+def _finite(values: object, where: str) -> list[float]:
+    if not isinstance(values, list) or not all(map(is_number, values)):
+        raise FileFormatError(f"{where}: expected lists of finite numbers.")
+    return [float(value) for value in values]
 
 
 def shown(value: object) -> str:

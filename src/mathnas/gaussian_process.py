@@ -21,8 +21,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from mathnas._records import Record, is_number
-from mathnas.errors import FileFormatError, InvalidInputError
+from mathnas._records import Record
+from mathnas.errors import InvalidInputError
 from mathnas.metrics import Floats, Metric
 from mathnas.responses import (
     NEGLIGIBLE,
@@ -258,23 +258,15 @@ class GaussianProcess:
             FileFormatError: the record is not that.
             InvalidInputError: see the class.
         """
-        rows = [_numbers(record, row) for row in record.get("features", list)]
-        if len(set(map(len, rows))) > 1:
-            raise FileFormatError(f"{record.where}.features: expected lists of one length.")
+        rows = record.rows("features")
         return cls(
             np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows and rows[0] else 0),
-            np.array(_numbers(record, record.get("responses", list)), dtype=np.float64),
+            np.array(record.numbers("responses"), dtype=np.float64),
             Kernel(*(record.get(name, float) for name in ("length", "mixture", "linear"))),
             record.get("noise_share", float),
-            np.array(_numbers(record, record.get("weights", list)), dtype=np.float64),
+            np.array(record.numbers("weights"), dtype=np.float64),
             record.get("noise_at", float) if "noise_at" in record else None,
         )
-
-
-def _numbers(record: Record, values: object) -> list[float]:
-    if not isinstance(values, list) or not all(map(is_number, values)):
-        raise FileFormatError(f"{record.where}: expected lists of finite numbers.")
-    return [float(value) for value in values]
 
 
 # ---- fitting -----------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mathnas._records import Record, is_number
-from mathnas.errors import FileFormatError, InvalidInputError
+from mathnas._records import Record
+from mathnas.errors import InvalidInputError
 from mathnas.scales import Floats
 from mathnas.space import Indices, SearchSpace
 
@@ -116,22 +116,14 @@ class Posterior:
             FileFormatError: the record is not that.
             InvalidInputError: see the class.
         """
-        rows = [_numbers(record, row) for row in record.get("factor", list)]
-        if len(set(map(len, rows))) > 1:
-            raise FileFormatError(f"{record.where}.factor: expected lists of one length.")
+        rows = record.rows("factor")
         return cls(
             np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows and rows[0] else 0),
-            np.array(_numbers(record, record.get("centre", list)), dtype=np.float64),
+            np.array(record.numbers("centre"), dtype=np.float64),
             record.get("constant", float),
             record.get("noise", float),
             record.get("noise_at", float) if "noise_at" in record else None,
         )
-
-
-def _numbers(record: Record, values: object) -> list[float]:
-    if not isinstance(values, list) or not all(map(is_number, values)):
-        raise FileFormatError(f"{record.where}: factor and centre are lists of finite numbers.")
-    return [float(value) for value in values]
 
 
 def _short(values: Floats) -> list[float]:
