@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,14 +19,20 @@ from mathnas.search.highs import HighsSolver
 from mathnas.search.limits import Limit, Limits, read_limits
 from mathnas.search.program import Program
 from mathnas.search.rules import Rule
-from mathnas.search.solver import Solution, Solver, Status, check_time_limit
+from mathnas.search.solver import (
+    Clock,
+    Solution,
+    Solver,
+    Status,
+    check_time_limit,
+    countdown,
+)
 from mathnas.search.vectorised import VectorisedSolver
 from mathnas.search.verification import verify as compare
 from mathnas.space import Network
 from mathnas.table import BlockTable
 
 _ENUMERATED_BY_DEFAULT = 200_000
-Clock = Callable[[], "float | None"]  # the seconds that are left; None for as long as it takes
 _SOLVERS: dict[str, type[Solver]] = {
     "enumeration": EnumerationSolver,
     "kernel": KernelSolver,
@@ -98,12 +103,6 @@ def search(
         return replace(infeasible_of(program, solution, chosen, left), verified_by=verified_by)
     answer = answer_of(program, solution.networks[0], solution, chosen, left)
     return replace(answer, verified_by=verified_by)
-
-
-def countdown(seconds: float | None) -> Clock:
-    """From now on, what is left of the time for several solves: never less than a millisecond."""
-    start = time.perf_counter()
-    return lambda: None if seconds is None else max(1e-3, seconds - (time.perf_counter() - start))
 
 
 def confident(solver: Solver, program: Program, confidence: float | None) -> Solver:

@@ -23,7 +23,7 @@ from mathnas.posterior import Posterior
 from mathnas.search.enumeration import EnumerationSolver
 from mathnas.search.limits import Limit
 from mathnas.search.program import RELATIVE_TOLERANCE, Program
-from mathnas.search.solver import Solution, Solver, Status
+from mathnas.search.solver import Solution, Solver, Status, countdown
 from mathnas.space import Indices, Network
 from mathnas.table import BlockTable
 
@@ -125,7 +125,7 @@ class _Solve:
     def __init__(
         self, owner: ConfidentSolver, program: Program, count: int, time_limit: float | None
     ) -> None:
-        self.start = time.perf_counter()
+        self.start, self.left = time.perf_counter(), countdown(time_limit)
         self.program, self.count, self.time_limit = program, count, time_limit
         self.solver, self.confidence = owner.solver, owner.confidence
         networks = program.space.num_networks
@@ -189,10 +189,7 @@ class _Solve:
         # a long list of a small space is quicker to make from all of its networks
         solver = self.solver if size <= self.listed_by_solver else EnumerationSolver()
         self.last_solver = solver.name
-        left = self.time_limit
-        if left is not None:
-            left = max(1e-3, left - (time.perf_counter() - self.start))
-        return solver.solve(program, count=size, time_limit=left)
+        return solver.solve(program, count=size, time_limit=self.left())
 
     def _is_late(self) -> bool:
         seconds = time.perf_counter() - self.start

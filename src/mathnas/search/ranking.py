@@ -10,7 +10,6 @@ from mathnas.errors import InvalidInputError
 from mathnas.search._search import (
     answer_of,
     confident,
-    countdown,
     infeasible_of,
     program_for,
     solver_for,
@@ -18,7 +17,7 @@ from mathnas.search._search import (
 from mathnas.search.answer import Answer, Infeasible
 from mathnas.search.limits import Limits
 from mathnas.search.rules import Rule, at_least_changes
-from mathnas.search.solver import Solver, Status, check_time_limit
+from mathnas.search.solver import Solver, Status, check_time_limit, countdown
 from mathnas.table import BlockTable
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -10,6 +11,8 @@ from typing import Protocol
 from mathnas.errors import InvalidInputError
 from mathnas.search.program import Program
 from mathnas.space import Network
+
+Clock = Callable[[], "float | None"]  # the seconds that are left; None for as long as it takes
 
 
 class Status(str, Enum):
@@ -61,6 +64,12 @@ class Solver(Protocol):
             time_limit: seconds; None for as long as it takes.
         """
         ...
+
+
+def countdown(seconds: float | None) -> Clock:
+    """From now on, what is left of the time for several solves: never less than a millisecond."""
+    start = time.perf_counter()
+    return lambda: None if seconds is None else max(1e-3, seconds - (time.perf_counter() - start))
 
 
 def check_time_limit(seconds: float | None) -> None:
