@@ -7,7 +7,8 @@ in the space's canonical form.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
@@ -96,28 +97,32 @@ class _Search:
 
     def propose(self, count: int, choice: Choice) -> Proposal:
         pooled = _MOST_LISTED if self.table.space.num_networks <= _LISTED else _POOL * count
-        proven, pool, limits = True, dict[Network, None](), list(self.limits)
+        proven, pool, limits = True, dict[Network, float](), list(self.limits)
         for looser in _LOOSER if self.measured else _LOOSER[:1]:
             for share in _TIGHTER:
                 limits = self._loosened(share * looser)
                 found, finished = self._new(self._program(self.table, limits), pooled)
                 proven &= finished
                 # what tighter limits add is predicted worse
-                pool |= dict.fromkeys(self._likely(found, looser))
+                pool |= {
+                    n: odds for n, odds in self._likely(found, looser).items() if n not in pool
+                }
                 if len(pool) >= count or len(found) < pooled:
                     break
             if pool:
                 break
         if not pool:
             return Proposal((), 0.0, proven)
-        odds = self._odds(list(pool))
+        odds = self._odds(pool)
         chosen = self._choose(list(pool), odds, looser, limits, count, choice)
         return Proposal(tuple(chosen), float(odds.max()), proven)
 
-    def _likely(self, networks: Sequence[Network], looser: float) -> list[Network]:
-        """Those predicted to meet the measured limits, or to miss them by so many deviations."""
-        likely = self._likelihoods(networks) >= NormalDist().cdf(-looser)
-        return [network for network, keeps in zip(networks, likely.tolist(), strict=True) if keeps]
+    def _likely(self, networks: Sequence[Network], looser: float) -> dict[Network, float]:
+        """Those predicted to meet the measured limits, or to miss them by so many deviations, and
+        how likely each meets them."""
+        likely = zip(networks, self._likelihoods(networks).tolist(), strict=True)
+        least = NormalDist().cdf(-looser)
+        return {network: odds for network, odds in likely if odds >= least}
 
     def _loosened(self, looser: float) -> list[Limit]:
         sign = {"<=": looser, ">=": -looser}
@@ -181,9 +186,8 @@ class _Search:
         # the order of the pool, the best predicted first, decides between equals
         ranked = [pool[place] for place in np.argsort(-scores, kind="stable").tolist()]
         if choice == "promising":
-            likely = iter(self._different(ranked, len(ranked)))
-            ranked = [n for best in self._different(pool, len(pool)) for n in (best, next(likely))]
-            ranked = list(dict.fromkeys(ranked))
+            both = (self._different(order, len(pool)) for order in (pool, ranked))
+            ranked = list(dict.fromkeys(itertools.chain(*zip(*both, strict=True))))
         return self._different(ranked, count)
 
     def _different(self, ranked: Sequence[Network], count: int) -> list[Network]:
@@ -206,7 +210,7 @@ class _Search:
         for _ in range(count):
             program = self._program(self.table.drawn(self.name, self.rng), limits)
             found = self._new(program, _POOL, chosen)[0]
-            chosen += self._likely(found, looser)[:1]
+            chosen += list(self._likely(found, looser))[:1]
         return chosen
 
     def _likelihoods(self, networks: Sequence[Network]) -> Floats:
@@ -220,10 +224,14 @@ class _Search:
             found = np.minimum(found, _below(room, deviations))
         return found
 
-    def _odds(self, networks: Sequence[Network]) -> Floats:
+    def _odds(self, pool: Mapping[Network, float]) -> Floats:
         """How likely measurements of networks meet the measured limits and are better than that of
-        the best one so far."""
-        likely = self._likelihoods(networks)
+        the best one so far.
+
+        Args:
+            pool: networks, and how likely each meets the limits.
+        """
+        networks, likely = list(pool), np.array(list(pool.values()))
         _, best = self.trials.best()
         if best is None:
             return likely
