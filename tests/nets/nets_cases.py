@@ -30,7 +30,9 @@ def lived_in(config: DigitsConfig = TINY, seed: int = 0) -> DigitsNet:
         for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
             if name.endswith("_matrix"):
                 tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
-            elif "norm" in name or name.endswith("bias"):
+            elif tensor.is_floating_point() and (
+                "norm" in name or "bn." in name or name.endswith("bias")
+            ):
                 tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
     return net.eval()
 

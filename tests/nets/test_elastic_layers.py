@@ -12,8 +12,9 @@ import torch
 from torch.nn import functional
 
 from mathnas import InvalidInputError
-from mathnas.nets.elastic import ElasticBatchNorm2d, ElasticConv2d
+from mathnas.nets.elastic import ElasticConv2d
 from mathnas.nets.mbconv import ElasticMBConv, MBConvChoice
+from mathnas.nets.norm import SharedBatchNorm2d
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -90,7 +91,7 @@ def test_an_extracted_convolution_has_its_own_memory() -> None:
 def test_extracting_draws_no_random_numbers() -> None:
     state = torch.get_rng_state()
     ElasticConv2d(2, 3, (3,)).extract(2)
-    ElasticBatchNorm2d(3).extract(2)
+    SharedBatchNorm2d(3).extract(2)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -120,7 +121,7 @@ def test_impossible_layers_are_refused(depthwise: ElasticConv2d) -> None:
 
 
 def test_training_normalises_with_the_batch_and_stores_nothing() -> None:
-    norm = ElasticBatchNorm2d(4).train()
+    norm = SharedBatchNorm2d(4).train()
     x = 3 + 2 * drawn(8, 3, 5, 5)
     y = norm(x)
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
@@ -130,7 +131,7 @@ def test_training_normalises_with_the_batch_and_stores_nothing() -> None:
 
 
 def test_evaluation_uses_the_first_statistics() -> None:
-    norm = ElasticBatchNorm2d(4).eval()
+    norm = SharedBatchNorm2d(4).eval()
     with torch.no_grad():
         for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
             tensor.copy_(1 + torch.arange(4.0))
@@ -143,7 +144,7 @@ def test_evaluation_uses_the_first_statistics() -> None:
 
 def test_a_wider_input_than_the_normalisation_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="up to 4 channels, but got 5"):
-        ElasticBatchNorm2d(4)(drawn(1, 5, 2, 2))
+        SharedBatchNorm2d(4)(drawn(1, 5, 2, 2))
 
 
 def test_an_unknown_expansion_is_refused() -> None:

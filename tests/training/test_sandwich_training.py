@@ -16,7 +16,7 @@ from torch.nn import functional
 from mathnas import Block, BlockNode, DepthRule, InvalidInputError, Network, SearchSpace
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.mbconv import MBConvChoice
-from mathnas.nets.supernet import Supernet
+from mathnas.nets.supernet import ChainSupernet
 from mathnas.training.batches import shuffled_batches
 from mathnas.training.sandwich import SandwichConfig, TrainingStep, extreme_networks, train
 
@@ -34,7 +34,7 @@ SMALL = DigitsConfig(
 )
 
 
-class Choosing(Supernet):
+class Choosing(ChainSupernet):
     """One node whose block is a row of logits: what a network learned can be read off."""
 
     def __init__(self, macs: tuple[float, ...]) -> None:

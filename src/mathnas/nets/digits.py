@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mathnas.errors import InvalidInputError
-from mathnas.nets.elastic import ElasticBatchNorm2d, ElasticConv2d
+from mathnas.nets.elastic import ElasticConv2d
+from mathnas.nets.linear import copied_linear, new_linear, reset_linear
 from mathnas.nets.mbconv import ElasticMBConv, MBConvChoice
-from mathnas.nets.supernet import Supernet
+from mathnas.nets.norm import SharedBatchNorm2d
+from mathnas.nets.supernet import ChainSupernet
 from mathnas.space import Block, BlockNode, SearchSpace
 
 
@@ -114,7 +115,7 @@ def digits_space(config: DigitsConfig) -> SearchSpace:
     )
 
 
-class DigitsNet(Supernet):
+class DigitsNet(ChainSupernet):
     """Stem, six elastic inverted residuals, head.
 
     Args:
@@ -127,15 +128,14 @@ class DigitsNet(Supernet):
         self.config = config or DigitsConfig()
         self.space = digits_space(self.config)
         self.stem = ElasticConv2d(1, self.config.stem, (3,))
-        self.stem_norm = ElasticBatchNorm2d(self.config.stem)
+        self.stem_norm = SharedBatchNorm2d(self.config.stem)
         widths = [channels for channels, _ in self.config.inputs()]
         self.nodes = nn.ModuleList(
             _elastic(width, node) for width, node in zip(widths, self.config.nodes, strict=False)
         )
         self.head = ElasticConv2d(widths[-1], self.config.head)
-        self.head_norm = ElasticBatchNorm2d(self.config.head)
-        weight = torch.empty(self.config.classes, self.config.head)
-        self.classifier = _linear(weight, torch.zeros(self.config.classes))
+        self.head_norm = SharedBatchNorm2d(self.config.head)
+        self.classifier = new_linear(self.config.head, self.config.classes)
         self._reset(torch.Generator().manual_seed(seed))
 
     def run_stem(self, x: Tensor) -> Tensor:
@@ -170,24 +170,14 @@ class DigitsNet(Supernet):
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            _linear(self.classifier.weight, self.classifier.bias),
+            copied_linear(self.classifier),
         ).eval()
 
     def _reset(self, generator: torch.Generator) -> None:
         for module in self.modules():
             if isinstance(module, ElasticConv2d):
                 module.reset(generator)
-        bound = 1 / math.sqrt(self.config.head)
-        with torch.no_grad():
-            self.classifier.weight.uniform_(-bound, bound, generator=generator)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A linear layer with copies of these; on the meta device it draws no random numbers."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    linear.weight = nn.Parameter(weight.detach().clone())
-    linear.bias = nn.Parameter(bias.detach().clone())
-    return linear
+        reset_linear(self.classifier, generator)
 
 
 def _elastic(width: int, node: DigitsNode) -> ElasticMBConv:

@@ -61,11 +61,24 @@ class ElasticConv2d(nn.Module):
         self.stride = stride
         self.depthwise = depthwise
         largest = self.kernels[-1]
-        fan = 1 if depthwise else in_channels
-        self.weight = nn.Parameter(torch.zeros(out_channels, fan, largest, largest))
+        # the largest form; as a layer of its own it is named as in the public checkpoints
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            largest,
+            groups=in_channels if depthwise else 1,
+            bias=False,
+            device="meta",  # draws no random numbers for weights that are replaced at once
+        )
+        self.conv.weight = nn.Parameter(torch.zeros(self.conv.weight.shape))
         for small, large in itertools.pairwise(self.kernels):
             matrix = nn.Parameter(torch.eye(small * small))
             self.register_parameter(_matrix_name(large, small), matrix)
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the largest form, shape (out_channels, in_channels or 1, kernel, kernel)."""
+        return self.conv.weight
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw He-normal weights (fan out) from `generator`; the kernel matrices to identity."""
@@ -153,62 +166,3 @@ class ElasticConv2d(nn.Module):
 def _matrix_name(large: int, small: int) -> str:
     # the spelling of the public once-for-all checkpoints
     return f"{large}to{small}_matrix"
-
-
-class ElasticBatchNorm2d(nn.Module):
-    """Batch normalisation whose first channels serve narrower inputs.
-
-    In training mode a call normalises with its own batch's statistics and stores nothing: averages
-    over different sub-networks would describe none of them. In evaluation mode it uses the stored
-    statistics, which come from a checkpoint; an extracted sub-network gets its own from
-    `mathnas.nets.batchnorm.recalibrate`.
-
-    Args:
-        channels: the largest width.
-        eps: added to the variance.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.channels = channels
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x of shape (batch, channels, height, width), with at most `channels`."""
-        width = self._check(x.shape[1])
-        return functional.batch_norm(
-            x,
-            None if self.training else self.running_mean[:width],
-            None if self.training else self.running_var[:width],
-            self.weight[:width],
-            self.bias[:width],
-            training=self.training,
-            eps=self.eps,
-        )
-
-    def extract(self, channels: int) -> nn.BatchNorm2d:
-        """The first channels as a plain batch normalisation with its own memory, for inference."""
-        width = self._check(channels)
-        norm = nn.BatchNorm2d(
-            width, eps=self.eps, device=self.weight.device, dtype=self.weight.dtype
-        )
-        with torch.no_grad():
-            norm.weight.copy_(self.weight[:width])
-            norm.bias.copy_(self.bias[:width])
-        norm.running_mean = self.running_mean[:width].clone()
-        norm.running_var = self.running_var[:width].clone()
-        return norm.eval()
-
-    def _check(self, channels: int) -> int:
-        if not 1 <= channels <= self.channels:
-            raise InvalidInputError(
-                f"this batch normalisation has up to {self.channels} channels, but got {channels}."
-            )
-        return channels

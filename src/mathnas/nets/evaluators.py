@@ -16,7 +16,7 @@ from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import metric_named
 from mathnas.nets.batchnorm import recalibrate
-from mathnas.nets.supernet import Supernet
+from mathnas.nets.supernet import ChainSupernet
 from mathnas.space import Network
 
 
@@ -71,7 +71,7 @@ class AccuracyEvaluator(Evaluator):
 
     def __init__(
         self,
-        supernet: Supernet,
+        supernet: ChainSupernet,
         calibration: Sequence[Tensor],
         held_out: LabelledImages,
         *,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas.errors import InvalidInputError, MathNASError
-from mathnas.nets.supernet import Supernet
+from mathnas.nets.supernet import ChainSupernet
 from mathnas.space import Network, SearchSpace
 
 
@@ -85,7 +85,7 @@ class OnnxParts:
     head: onnx.ModelProto
 
     @classmethod
-    def export(cls, supernet: Supernet, example: Tensor) -> OnnxParts:
+    def export(cls, supernet: ChainSupernet, example: Tensor) -> OnnxParts:
         """Export stem, blocks and head in one go.
 
         Args:
@@ -134,7 +134,7 @@ class OnnxParts:
 class _Parts(nn.Module):
     """All parts side by side, each on an input of its own: what is exported in one go."""
 
-    def __init__(self, supernet: Supernet, example: Tensor) -> None:
+    def __init__(self, supernet: ChainSupernet, example: Tensor) -> None:
         super().__init__()
         space = supernet.space
         self.parts = nn.ModuleList()

@@ -36,14 +36,37 @@ class StagedNetwork(nn.Module):
 class Supernet(nn.Module, ABC):
     """Networks of a space over shared weights.
 
-    Inherit from it and give the runs and the extractions of the three kinds of parts. A run is told
-    its block and must not remember it: two threads may run two networks at the same time.
+    A run is told its network and must not remember it: two threads may run two networks at the same
+    time.
 
     Attributes:
-        space: the networks. Its nodes run one after another.
+        space: the networks.
     """
 
     space: SearchSpace
+
+    @abstractmethod
+    def forward(self, x: Tensor, network: Network) -> Tensor:
+        """Run one network on the shared weights: input to logits of shape (batch, classes)."""
+
+    @abstractmethod
+    def extract(self, network: Network) -> nn.Module:
+        """One network as a static module that shares no memory with the supernet.
+
+        In evaluation mode it gives what the supernet gives in evaluation mode.
+
+        Raises:
+            InvalidInputError: the network does not belong to the space.
+        """
+
+
+class ChainSupernet(Supernet):
+    """A supernet whose nodes run one after another, between a stem and a head.
+
+    Inherit from it and give the runs and the extractions of the three kinds of parts. Networks that
+    have their first nodes in common can then share the work for them
+    (`mathnas.nets.evaluators`).
+    """
 
     @abstractmethod
     def run_stem(self, x: Tensor) -> Tensor:
@@ -71,20 +94,12 @@ class Supernet(nn.Module, ABC):
         """The head as a static module."""
 
     def forward(self, x: Tensor, network: Network) -> Tensor:
-        """Run one network on the shared weights: input to logits of shape (batch, classes)."""
         x = self.run_stem(x)
         for node, block in enumerate(network):
             x = self.run_node(node, block, x)
         return self.run_head(x)
 
     def extract(self, network: Network) -> StagedNetwork:
-        """One network as a static module that shares no memory with the supernet.
-
-        In evaluation mode it gives what the supernet gives in evaluation mode.
-
-        Raises:
-            InvalidInputError: the network does not belong to the space.
-        """
         chosen = self.space.check(network)
         nodes = [self.extract_block(node, block) for node, block in enumerate(chosen)]
         return StagedNetwork(self.extract_stem(), nodes, self.extract_head()).eval()

@@ -83,8 +83,8 @@ _FAMILIES = (
         "mobilenetv3",
         "Once-for-All MobileNetV3: 20 layers, kernel and expansion each, elastic depth",
         MobileNetV3,
-        {"width": float, "resolution": int, "classes": int},
-        "width=1.0,resolution=224,classes=1000",
+        {"width": float, "resolution": int, "classes": int, "stem_stride": int},
+        "width=1.0,resolution=224,classes=1000,stem_stride=2",
     ),
     Family(
         "fbnet",

@@ -21,17 +21,55 @@ class _Stage:
     channels: int  # at width 1.0
     stride: int
     squeeze: bool
+    swish: bool
 
 
 _STEM, _FIRST = 16, 16
 _STAGES = (
-    _Stage(24, 2, squeeze=False),
-    _Stage(40, 2, squeeze=True),
-    _Stage(80, 2, squeeze=False),
-    _Stage(112, 1, squeeze=True),
-    _Stage(160, 2, squeeze=True),
+    _Stage(24, 2, squeeze=False, swish=False),
+    _Stage(40, 2, squeeze=True, swish=False),
+    _Stage(80, 2, squeeze=False, swish=True),
+    _Stage(112, 1, squeeze=True, swish=True),
+    _Stage(160, 2, squeeze=True, swish=True),
 )
 _EXPAND, _MIX = 960, 1280
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One of the 20 layers, whichever block it takes.
+
+    Attributes:
+        channels, out: of its input and its output.
+        stride: of its depthwise convolution.
+        side: of its input, in pixels.
+        squeeze: whether it has a squeeze-and-excite gate.
+        swish: whether its activations are hard swishes instead of rectifiers.
+    """
+
+    channels: int
+    out: int
+    stride: int
+    side: int
+    squeeze: bool
+    swish: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FixedWidths:
+    """Channels of what every network has.
+
+    Attributes:
+        stem: of the first convolution.
+        first: of the first block.
+        expand: of the last convolution before pooling.
+        mix: of the convolution after pooling, the classifier's input.
+    """
+
+    stem: int
+    first: int
+    expand: int
+    mix: int
 
 
 class MobileNetV3(SearchSpace):
@@ -46,6 +84,8 @@ class MobileNetV3(SearchSpace):
         width: width multiplier; public weights exist for 1.0 and 1.2.
         resolution: side of the square input image in pixels.
         classes: outputs of the classifier.
+        stem_stride: stride of the first convolution; 1 is the variant for small images, which
+            keeps twice the sides throughout.
 
     Raises:
         InvalidInputError: an argument is out of range.
@@ -60,7 +100,13 @@ class MobileNetV3(SearchSpace):
         [2, 2, 2, 2, 2]
     """
 
-    def __init__(self, width: float = 1.0, resolution: int = 224, classes: int = 1000) -> None:
+    def __init__(
+        self,
+        width: float = 1.0,
+        resolution: int = 224,
+        classes: int = 1000,
+        stem_stride: int = 2,
+    ) -> None:
         if not (math.isfinite(width) and 0.1 <= width <= 10):
             raise InvalidInputError(
                 f"a width multiplier lies in 0.1 to 10, but got {width}: "
@@ -70,22 +116,34 @@ class MobileNetV3(SearchSpace):
             raise InvalidInputError(f"the input is 32 to 4096 pixels a side, but got {resolution}.")
         if classes < 1:
             raise InvalidInputError(f"a classifier has at least 1 class, but got {classes}.")
+        if stem_stride not in (1, 2):
+            raise InvalidInputError(
+                f"the first convolution has stride 1 (small images) or 2, but got {stem_stride}."
+            )
         self.width, self.resolution, self.classes = float(width), int(resolution), int(classes)
-        shapes = _layer_shapes(self.width, self.resolution)
-        macs, params = _fixed_costs(self.width, self.resolution, self.classes)
+        self.stem_stride = int(stem_stride)
+        stem_side = self.resolution if self.stem_stride == 1 else _halved(self.resolution)
+        self.layers = _layers(self.width, stem_side)
+        self.widths = FixedWidths(
+            *(round_channels(base * self.width) for base in (_STEM, _FIRST, _EXPAND, _MIX))
+        )
+        macs, params = _fixed_costs(self.widths, self.layers[-1], stem_side, self.classes)
+        # named only where it is not the published one: files of that space stay as they are
+        small = {"stem_stride": self.stem_stride} if self.stem_stride != 2 else {}
         super().__init__(
             [
                 BlockNode(f"stage{place // _LAYERS + 1}.layer{place % _LAYERS + 1}", blocks)
-                for place, blocks in enumerate(map(_blocks, range(len(shapes)), shapes))
+                for place, blocks in enumerate(map(_blocks, range(len(self.layers)), self.layers))
             ],
-            name=f"mobilenetv3:width={self.width:g},resolution={resolution},classes={classes}",
+            name=f"mobilenetv3:width={self.width:g},resolution={resolution},classes={classes}"
+            + "".join(f",{key}={value}" for key, value in small.items()),
             fixed_macs=macs,
             fixed_params=params,
             depth_rules=[
                 DepthRule(nodes, (_ABSENT_INDEX,) * len(nodes))
                 for nodes in (
                     tuple(range(start + min(DEPTHS), start + _LAYERS))
-                    for start in range(0, len(shapes), _LAYERS)
+                    for start in range(0, len(self.layers), _LAYERS)
                 )
             ],
             family={
@@ -93,6 +151,7 @@ class MobileNetV3(SearchSpace):
                 "width": self.width,
                 "resolution": self.resolution,
                 "classes": self.classes,
+                **small,
             },
         )
 
@@ -135,9 +194,7 @@ class MobileNetV3(SearchSpace):
 
         Absent layers get kernel and expansion 0.
         """
-        chosen = [
-            None if block == _ABSENT_INDEX else _CHOICES[block] for block in self.check(network)
-        ]
+        chosen = [layer_choice(block) for block in self.check(network)]
         stages = [chosen[start : start + _LAYERS] for start in range(0, len(chosen), _LAYERS)]
         return {
             "ks": [choice[0] if choice else 0 for choice in chosen],
@@ -150,31 +207,25 @@ _CHOICES = tuple((kernel, expansion) for kernel in KERNELS for expansion in EXPA
 _ABSENT_INDEX = len(_CHOICES)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """What a layer reads and writes; `side` is that of its input."""
-
-    channels: int
-    out: int
-    stride: int
-    side: int
-    squeeze: bool
+def layer_choice(block: int) -> tuple[int, int] | None:
+    """The kernel and expansion of a layer's block, by its index; None where it is absent."""
+    return None if block == _ABSENT_INDEX else _CHOICES[block]
 
 
-def _layer_shapes(width: float, resolution: int) -> list[_Layer]:
+def _layers(width: float, stem_side: int) -> tuple[Layer, ...]:
     """The 20 layers in order; an absent layer changes no shape."""
     layers = []
-    channels, side = round_channels(_FIRST * width), _halved(resolution)
+    channels, side = round_channels(_FIRST * width), stem_side
     for stage in _STAGES:
         out = round_channels(stage.channels * width)
         for place in range(_LAYERS):
             stride = stage.stride if place == 0 else 1
-            layers.append(_Layer(channels, out, stride, side, stage.squeeze))
+            layers.append(Layer(channels, out, stride, side, stage.squeeze, stage.swish))
             channels, side = out, _halved(side) if stride == 2 else side
-    return layers
+    return tuple(layers)
 
 
-def _blocks(place: int, layer: _Layer) -> tuple[Block, ...]:
+def _blocks(place: int, layer: Layer) -> tuple[Block, ...]:
     blocks = [
         Block(f"k{kernel}_e{expansion}", *_layer_costs(layer, kernel, expansion))
         for kernel, expansion in _CHOICES
@@ -184,7 +235,7 @@ def _blocks(place: int, layer: _Layer) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _layer_costs(layer: _Layer, kernel: int, expansion: int) -> tuple[int, int]:
+def _layer_costs(layer: Layer, kernel: int, expansion: int) -> tuple[int, int]:
     """(MACs, parameters) of an inverted residual layer."""
     middle = round_channels(round(layer.channels * expansion))
     side_out = _halved(layer.side) if layer.stride == 2 else layer.side
@@ -198,15 +249,13 @@ def _layer_costs(layer: _Layer, kernel: int, expansion: int) -> tuple[int, int]:
     return macs, params
 
 
-def _fixed_costs(width: float, resolution: int, classes: int) -> tuple[int, int]:
+def _fixed_costs(widths: FixedWidths, last: Layer, stem_side: int, classes: int) -> tuple[int, int]:
     """(MACs, parameters) of the stem, the first block and the head."""
-    last = _layer_shapes(width, resolution)[-1]
-    stem, first = round_channels(_STEM * width), round_channels(_FIRST * width)
-    expand, mix = round_channels(_EXPAND * width), round_channels(_MIX * width)
+    stem, first, expand, mix = widths.stem, widths.first, widths.expand, widths.mix
     early = 3 * 3**2 * stem + 3**2 * stem + stem * first  # first conv; depthwise and pointwise
     late = last.out * expand
     pooled = expand * mix + mix * classes  # after the global average pool
-    macs = early * _halved(resolution) ** 2 + late * last.side**2 + pooled
+    macs = early * stem_side**2 + late * last.side**2 + pooled
     norms = 2 * (stem + stem + first + expand)
     return macs, early + late + pooled + norms + classes
 
