@@ -183,3 +183,54 @@ def test_two_threads_run_two_forms_of_one_block() -> None:
             together = list(pool.map(run, choices))
     for expected, found in zip(alone, together, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def sorted_block(*, squeeze: bool = False) -> ElasticMBConv:
+    block = ElasticMBConv(4, 4, (3, 5), (2, 3, 6), squeeze=squeeze, act=torch.nn.Hardswish)
+    with torch.no_grad():
+        for seed, (name, tensor) in enumerate(block.state_dict().items()):
+            if tensor.is_floating_point():
+                values = drawn(*tensor.shape, seed=seed)
+                tensor.copy_(values.abs() + 0.5 if "running_var" in name else values)
+    return block.eval()
+
+
+@pytest.mark.parametrize("squeeze", [False, True])
+def test_sorting_channels_changes_the_order_alone(squeeze: bool) -> None:
+    block, x = sorted_block(squeeze=squeeze), drawn(2, 4, 8, 8, seed=1)
+    with torch.no_grad():
+        before = [block(x, MBConvChoice(kernel, 6)) for kernel in (3, 5)]
+        block.sort_channels()
+        after = [block(x, MBConvChoice(kernel, 6)) for kernel in (3, 5)]
+    torch.testing.assert_close(after, before)
+    importance = block.point_linear.conv.weight.abs().sum((0, 2, 3))
+    assert torch.equal(importance, importance.sort(descending=True).values)
+    if block.depth_conv.se is not None:
+        of_gate = block.depth_conv.se.expand.weight.abs().sum((0, 2, 3))
+        assert torch.equal(of_gate, of_gate.sort(descending=True).values)
+
+
+def test_what_was_trained_already_stays_in_front() -> None:
+    block = sorted_block()
+    before = block.point_linear.conv.weight.detach().clone()
+    block.sort_channels(trained=(3,))  # the first 12 of 24 channels
+    after = block.point_linear.conv.weight.detach()
+    importance = before.abs().sum((0, 2, 3))
+    first = importance[:12].argsort(descending=True)
+    rest = 12 + importance[12:].argsort(descending=True)
+    assert torch.equal(after, before[:, torch.cat([first, rest])])
+
+
+def test_a_trained_width_computes_the_same_after_sorting_the_rest() -> None:
+    block, x = sorted_block(), drawn(2, 4, 8, 8, seed=1)
+    with torch.no_grad():
+        before = [block(x, MBConvChoice(5, width)) for width in (3, 6, 2)]
+        block.sort_channels(trained=(3,))
+        after = [block(x, MBConvChoice(5, width)) for width in (3, 6, 2)]
+    torch.testing.assert_close(after[:2], before[:2])
+    assert not torch.allclose(after[2], before[2])  # never trained: its channels were chosen anew
+
+
+def test_middle_widths_are_rounded_where_asked_for() -> None:
+    block = ElasticMBConv(12, 12, (3,), (3, 6), divisor=8)
+    assert [block.middle(MBConvChoice(3, expansion)) for expansion in (3, 6)] == [40, 72]
