@@ -42,7 +42,7 @@ FLOW: dict[str, tuple[str, ...]] = {
     "variance": ("errors", "metrics", "posterior", "scales", "space", "table"),
 }
 DOWNSTREAM = {
-    *("spaces", "datasets", "nets", "training", "baselines", "devices", "demo", "cli"),
+    *("spaces", "datasets", "nets", "images", "training", "baselines", "devices", "demo", "cli"),
     "report",
 }
 CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner", "trials", "acquisition"}

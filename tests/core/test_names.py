@@ -2,7 +2,7 @@
 
 `spaces` and `datasets` are about public benchmarks, `demo` and `testing` use examples, and
 `baselines` names methods after their papers. Everywhere else a data set's name would be a special
-case. The command line may name them in help texts and examples, and where it offers them.
+case. The command line may name them in help texts and examples, and where they are offered.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NAMES = re.compile(
     r"hw[-_]nas|(?-i:\bHAT\b)|\bwmt|\biwslt",
     re.IGNORECASE,
 )
-# where a command line offers public measurements by name
-OFFERS = {"cli/_evaluators.py"}
+# where public measurements or images are offered by name
+OFFERS = {"cli/_evaluators.py", "images/known.py"}
 # words of a help text: `help=`, `epilog=` and the texts they are put together of
 HELP = ("help", "epilog", "help_text")
 

@@ -1,0 +1,67 @@
+"""Sources and preprocessing that have names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, TypeAlias
+
+from mathnas import datasets
+from mathnas._progress import Show
+from mathnas.errors import InvalidInputError
+from mathnas.images.parquet import read_parquet
+from mathnas.images.preprocessing import Preprocessing
+from mathnas.images.sources import ImageSource
+
+Split: TypeAlias = Literal["train", "test"]
+
+_CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
+def _of_255(*values: float) -> tuple[float, float, float]:
+    first, second, third = (value / 255 for value in values)
+    return first, second, third
+
+
+# as NAS-Bench-201's networks were trained (Dong and Yang, ICLR 2020)
+CIFAR10 = Preprocessing(
+    mean=_of_255(125.3, 123.0, 113.9), std=_of_255(63.0, 62.1, 66.7), resolution=32, padding=4
+)
+CIFAR100 = dataclasses.replace(
+    CIFAR10, mean=_of_255(129.3, 124.1, 112.4), std=_of_255(68.2, 65.4, 70.4)
+)
+# as Once-for-All's networks were trained (Cai et al., ICLR 2020)
+IMAGENET = Preprocessing(
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resolution=224,
+    brightness=32 / 255,
+    saturation=0.5,
+    test_share=0.875,
+)
+
+
+def open_images(text: str, split: Split = "train", show: Show = None) -> ImageSource:
+    """Images by name.
+
+    Args:
+        text: ``cifar10`` (Krizhevsky, 2009; JPEG in this copy).
+        split: training or test images.
+        show: whether progress is shown; None: where standard error is a terminal.
+
+    Raises:
+        InvalidInputError: there is no source of this name, or no such split.
+        MissingDataError: a public file is not here and cannot be downloaded.
+        FileFormatError: a file is damaged.
+        MissingExtraError: pyarrow or pillow is not installed.
+    """
+    if split not in ("train", "test"):
+        raise InvalidInputError(f"images have the splits train and test, but got {split!r}.")
+    kind, _, rest = text.partition(":")
+    if kind == "cifar10" and not rest:
+        return read_parquet(
+            datasets.fetch("cifar10", f"{split}.parquet"), class_names=_CIFAR10_CLASSES, show=show
+        )
+    raise InvalidInputError(f"images are known as cifar10, but got {text!r}.")
