@@ -25,6 +25,7 @@ from mathnas.evaluation import (
 )
 from mathnas.fitting import fit
 from mathnas.gaussian_process import FeatureRegression, GaussianProcess, fit_features
+from mathnas.grouped import GroupedSpace
 from mathnas.metrics import Direction, Metric, metric_named
 from mathnas.refinement import Refinement, refine
 from mathnas.runner import EvaluationReport, evaluate
@@ -94,6 +95,7 @@ __all__ = [
     "Front",
     "FunctionEvaluator",
     "GaussianProcess",
+    "GroupedSpace",
     "IdentityScale",
     "Infeasible",
     "InvalidInputError",

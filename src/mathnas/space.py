@@ -292,6 +292,12 @@ class SearchSpace:
         names = (node.name for node in self.nodes)
         return dict(zip(names, self.block_names(network), strict=True))
 
+    def configuration_name(self, nodes: Sequence[int], blocks: Sequence[int]) -> str:
+        """What a choice for some of the nodes is called, as one block of a coarser space."""
+        return "+".join(
+            self.nodes[node].blocks[block].name for node, block in zip(nodes, blocks, strict=True)
+        )
+
     def canonical(self, network: Network) -> Network:
         """The representative of the networks that compute the same function as `network`."""
         return self._canonical(network) if self._canonical is not None else network

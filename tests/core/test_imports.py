@@ -34,7 +34,10 @@ FLOW: dict[str, tuple[str, ...]] = {
         *("errors", "_records", "_version", "gaussian_process", "metrics", "posterior"),
         *("responses", "scales", "space"),
     ),
-    "search": ("errors", "_progress", "metrics", "posterior", "scales", "space", "table"),
+    "grouped": ("errors", "_records", "posterior", "space", "table"),
+    "search": (
+        *("errors", "_progress", "grouped", "metrics", "posterior", "scales", "space", "table"),
+    ),
     "validation": (
         *("errors", "evaluation", "fitting", "metrics", "sampling", "scales", "space", "study"),
         "table",

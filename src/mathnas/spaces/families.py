@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mathnas.errors import InvalidInputError, MathNASWarning
+from mathnas.errors import FileFormatError, InvalidInputError, MathNASWarning
+from mathnas.grouped import GROUPED, GroupedSpace
 from mathnas.space import SearchSpace
 from mathnas.spaces.fbnet import FBNet
 from mathnas.spaces.mobilenetv3 import MobileNetV3
@@ -143,15 +144,19 @@ def restore(declaration: Mapping[str, object], where: str = "space") -> SearchSp
     if declared.family is None:
         return declared
     arguments = dict(declared.family)
-    family = _BY_NAME.get(str(arguments.pop("name", "")))
-    if family is None:
+    name = str(arguments.pop("name", ""))
+    built: SearchSpace | None
+    if name == GROUPED:
+        built = _grouped(declared.family, where)
+    elif name in _BY_NAME:
+        built = _build(_BY_NAME[name], arguments)
+    else:
         return declared
-    built = _build(family, arguments)
     if built is not None and built == declared:
         return built
     warnings.warn(
-        f"the space {declared.name!r} says that it is {family.name}, but its declaration differs "
-        f"from the {family.name} of this mathnas: it is used as declared, without the family's "
+        f"the space {declared.name!r} says that it is {name}, but its declaration differs "
+        f"from the {name} of this mathnas: it is used as declared, without the family's "
         "canonical form, forms, features and helpers.",
         MathNASWarning,
         stacklevel=2,
@@ -167,4 +172,14 @@ def _build(family: Family, arguments: Mapping[str, object]) -> SearchSpace | Non
         # through text: a record may hold anything
         return family.build(**{k: family.parameters[k](str(v)) for k, v in arguments.items()})
     except ValueError:
+        return None
+
+
+def _grouped(record: Mapping[str, object], where: str) -> GroupedSpace | None:
+    """The space of the ``family`` record of a grouped space, or None where it is not one."""
+    try:
+        return GroupedSpace.from_family(
+            record, f"{where}.family", lambda fine: restore(fine, f"{where}.family.space")
+        )
+    except (FileFormatError, InvalidInputError):
         return None

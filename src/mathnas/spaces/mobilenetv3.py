@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mathnas.errors import InvalidInputError
+from mathnas.grouped import GroupedSpace
 from mathnas.space import Block, BlockNode, DepthRule, Network, SearchSpace
 
 KERNELS = (3, 5, 7)
@@ -14,6 +17,27 @@ EXPANSIONS = (3, 4, 6)
 DEPTHS = (2, 3, 4)
 ABSENT = "absent"
 _LAYERS = max(DEPTHS)  # a stage
+
+StageCandidate: TypeAlias = "str | tuple[int, Sequence[int], Sequence[int]]"
+
+PUBLISHED_CANDIDATES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "cpu": (
+        ("d2 k33 e43", "d2 k33 e36", "d3 k333 e363", "d3 k333 e466", "d4 k3335 e3663"),
+        ("d3 k533 e633", "d3 k533 e646", "d4 k7335 e6443", "d4 k5555 e6463", "d4 k7577 e6666"),
+        ("d3 k553 e333", "d3 k555 e633", "d4 k5755 e4334", "d4 k5775 e6633", "d4 k7777 e6664"),
+        ("d3 k333 e343", "d3 k355 e643", "d4 k3553 e4444", "d4 k5553 e6446", "d4 k7557 e6666"),
+        ("d2 k33 e63", "d3 k333 e444", "d3 k335 e644", "d3 k335 e666", "d4 k5357 e6664"),
+    ),
+    "gpu": (
+        ("d2 k77 e36", "d3 k777 e366", "d3 k553 e666", "d4 k7577 e6666", "d4 k5535 e6666"),
+        ("d2 k77 e63", "d3 k777 e633", "d3 k757 e666", "d4 k7577 e6633", "d4 k7577 e6666"),
+        ("d2 k77 e33", "d3 k777 e333", "d3 k777 e666", "d4 k5577 e6633", "d4 k7777 e6664"),
+        ("d2 k77 e33", "d3 k777 e333", "d3 k755 e666", "d4 k5577 e6633", "d4 k7557 e6666"),
+        ("d2 k73 e66", "d3 k735 e666", "d3 k335 e666", "d4 k7355 e6666", "d4 k5357 e6664"),
+    ),
+}
+"""The five candidates of each stage that MathNAS published: one set for CPUs (Raspberry Pi, TX2),
+one for the TX2's GPU; made for width 1.2 at 224 pixels. How they were picked was not published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +226,92 @@ class MobileNetV3(SearchSpace):
             "d": [sum(choice is not None for choice in stage) for stage in stages],
         }
 
+    def configuration_name(self, nodes: Sequence[int], blocks: Sequence[int]) -> str:
+        """Within a stage: depth, kernels and expansions of its layers, as ``d3 k353 e643``."""
+        stages = {node // _LAYERS for node in nodes}
+        if len(stages) > 1 or len(nodes) < _LAYERS:
+            return super().configuration_name(nodes, blocks)
+        chosen = [_CHOICES[block] for block in blocks if block != _ABSENT_INDEX]
+        kernels, expansions = ("".join(map(str, own)) for own in zip(*chosen, strict=True))
+        return f"d{len(chosen)} k{kernels} e{expansions}"
+
+    def stages(
+        self,
+        candidates: str | Sequence[Sequence[StageCandidate]] | None = None,
+        *,
+        reference: Sequence[int | str] | None = None,
+    ) -> GroupedSpace:
+        """The space whose nodes are the five stages (the paper's partition), with candidates.
+
+        MACs and parameters stay exact: stage widths are fixed.
+
+        Args:
+            candidates: for each stage its candidates, as ``"d3 k353 e643"`` or as (depth, kernels,
+                expansions), of which those beyond the depth are ignored; ``"cpu"`` or ``"gpu"``
+                (see `PUBLISHED_CANDIDATES`); by default all 7,371 configurations of each stage.
+            reference: a network of candidates; by default the average-FLOPs network.
+
+        Raises:
+            InvalidInputError: a candidate is none of a stage, or stands twice.
+
+        Example:
+            >>> stages = MobileNetV3(width=1.2).stages("cpu")
+            >>> stages.block_names((2, 0, 0, 0, 4))[0]
+            'd3 k333 e363'
+            >>> f"{stages.macs([(0, 0, 0, 0, 0)])[0] / 1e6:.2f} M"
+            '289.56 M'
+        """
+        names = [f"stage{stage + 1}" for stage in range(len(_STAGES))]
+        groups = {
+            name: range(start * _LAYERS, (start + 1) * _LAYERS) for start, name in enumerate(names)
+        }
+        title = f"{self.name} in stages"
+        if isinstance(candidates, str):
+            if candidates not in PUBLISHED_CANDIDATES:
+                raise InvalidInputError(
+                    f"published candidates are {', '.join(PUBLISHED_CANDIDATES)}, but got "
+                    f"{candidates!r}: list those of each stage instead."
+                )
+            title += f" with the published candidates for {candidates.upper()}s"
+            candidates = PUBLISHED_CANDIDATES[candidates]
+        if candidates is None:
+            return GroupedSpace(self, groups, name=title, reference=reference)
+        if len(candidates) != len(names):
+            raise InvalidInputError(
+                f"candidates are listed for each of {len(names)} stages, but got "
+                f"{len(candidates)} lists."
+            )
+        chosen = {
+            name: [_stage_blocks(candidate, name) for candidate in own]
+            for name, own in zip(names, candidates, strict=True)
+        }
+        return GroupedSpace(self, groups, chosen, name=title, reference=reference)
+
 
 _CHOICES = tuple((kernel, expansion) for kernel in KERNELS for expansion in EXPANSIONS)
 _ABSENT_INDEX = len(_CHOICES)
+_CANDIDATE = re.compile(r"d(\d) k(\d+) e(\d+)")
+
+
+def _stage_blocks(candidate: StageCandidate, stage: str) -> list[int]:
+    """The blocks of a stage's layers that a candidate means."""
+    if isinstance(candidate, str):
+        match = _CANDIDATE.fullmatch(candidate)
+        if match is None:
+            raise InvalidInputError(
+                f"a candidate is written as d3 k353 e643 (depth, kernels, expansions), but "
+                f"{stage} has {candidate!r}."
+            )
+        depths, *rest = (tuple(map(int, text)) for text in match.groups())
+        return _stage_blocks((depths[0], rest[0], rest[1]), stage)
+    depth, kernels, expansions = candidate
+    layers = list(zip(kernels, expansions, strict=False))[:depth]
+    if depth not in DEPTHS or len(layers) < depth or not set(layers) <= set(_CHOICES):
+        raise InvalidInputError(
+            f"a candidate has a depth in {DEPTHS} and for each of its layers a kernel in {KERNELS} "
+            f"and an expansion in {EXPANSIONS}, but {stage} has {candidate!r}."
+        )
+    return [*map(_CHOICES.index, layers), *[_ABSENT_INDEX] * (_LAYERS - depth)]
 
 
 def layer_choice(block: int) -> tuple[int, int] | None:
