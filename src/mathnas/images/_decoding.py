@@ -35,7 +35,7 @@ def decode(data: bytes | Path, where: str) -> Tensor:
         FileFormatError: it cannot be read, is not such an image, is cut off, or is too large.
         MissingExtraError: pillow is not installed.
     """
-    return torch.from_numpy(decode_array(data, where)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(decode_array(data, where)).permute(2, 0, 1)
 
 
 def decode_array(data: bytes | Path, where: str) -> npt.NDArray[np.uint8]:
@@ -58,7 +58,7 @@ def decode_array(data: bytes | Path, where: str) -> npt.NDArray[np.uint8]:
                     f"{where} is an image of the kind {image.mode!r}, but 8-bit colours or greys "
                     "are read: convert it."
                 )
-            return np.array(image.convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except pillow.UnidentifiedImageError as error:
         raise FileFormatError(
             f"{where} is not an image that is read here ({', '.join(_FORMATS)})."

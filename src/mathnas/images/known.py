@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, TypeAlias
+from pathlib import Path
 
 from mathnas import datasets
 from mathnas._progress import Show
 from mathnas.errors import InvalidInputError
 from mathnas.images.parquet import read_parquet
+from mathnas.images.places import Split, open_folder, open_parquet
 from mathnas.images.preprocessing import Preprocessing
 from mathnas.images.sources import ImageSource
-
-Split: TypeAlias = Literal["train", "test"]
 
 _CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -43,25 +42,54 @@ IMAGENET = Preprocessing(
 )
 
 
+_NAMED = {"cifar10": CIFAR10, "cifar100": CIFAR100, "imagenet": IMAGENET}
+
+
 def open_images(text: str, split: Split = "train", show: Show = None) -> ImageSource:
     """Images by name.
 
     Args:
-        text: ``cifar10`` (Krizhevsky, 2009; JPEG in this copy).
+        text: ``cifar10`` (Krizhevsky, 2009; JPEG in this copy); ``imagenet-sample``, one image of
+            every ImageNet class, which has no training images; ``folder:PATH``, see `open_folder`;
+            ``parquet:PATH``, see `open_parquet`.
         split: training or test images.
         show: whether progress is shown; None: where standard error is a terminal.
 
     Raises:
-        InvalidInputError: there is no source of this name, or no such split.
+        InvalidInputError: there is no source of this name, or it has no such split.
         MissingDataError: a public file is not here and cannot be downloaded.
         FileFormatError: a file is damaged.
         MissingExtraError: pyarrow or pillow is not installed.
     """
     if split not in ("train", "test"):
         raise InvalidInputError(f"images have the splits train and test, but got {split!r}.")
-    kind, _, rest = text.partition(":")
-    if kind == "cifar10" and not rest:
-        return read_parquet(
-            datasets.fetch("cifar10", f"{split}.parquet"), class_names=_CIFAR10_CLASSES, show=show
-        )
-    raise InvalidInputError(f"images are known as cifar10, but got {text!r}.")
+    kind, _, path = text.partition(":")
+    if text == "cifar10":
+        file = datasets.fetch("cifar10", f"{split}.parquet")
+        return read_parquet(file, class_names=_CIFAR10_CLASSES, show=show)
+    if text == "imagenet-sample":
+        if split == "train":
+            raise InvalidInputError(
+                "imagenet-sample has one image a class, for comparisons, but got split 'train': "
+                "name a folder of training images, folder:PATH."
+            )
+        return read_parquet(datasets.fetch("imagenet_sample"), classes=1_000, show=show)
+    if kind == "folder" and path:
+        return open_folder(Path(path).expanduser(), split)
+    if kind == "parquet" and path:
+        return open_parquet(Path(path).expanduser(), split, show)
+    raise InvalidInputError(
+        "images are cifar10, imagenet-sample, folder:PATH or parquet:PATH, but got "
+        f"{text!r}{' without a path' * (kind in ('folder', 'parquet') and not path)}."
+    )
+
+
+def preprocessing_named(name: str) -> Preprocessing:
+    """`CIFAR10`, `CIFAR100` or `IMAGENET` by the lower-case name.
+
+    Raises:
+        InvalidInputError: there is no preprocessing of this name.
+    """
+    if name not in _NAMED:
+        raise InvalidInputError(f"known preprocessings are {', '.join(_NAMED)}, but got {name!r}.")
+    return _NAMED[name]

@@ -129,17 +129,7 @@ class ImageBatches:
     def _order(self, epoch: int) -> Tensor:
         if not self.train:
             return torch.arange(len(self.source))
-        generator = _generator(self.seed, epoch)
-        groups = self.source.groups
-        if groups is None:
-            return torch.randperm(len(self.source), generator=generator)
-        # what is read together is used together: whole groups in random order, and images in
-        # random order within as many groups as may be in use at a time
-        turns = torch.split(
-            torch.randperm(len(groups), generator=generator), self.source.groups_at_once
-        )
-        parts = [torch.cat([groups[int(group)] for group in turn]) for turn in turns]
-        return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in parts])
+        return _order(self.source, _generator(self.seed, epoch))
 
     def _batch(self, epoch: int, order: Tensor, step: int) -> tuple[Tensor, Tensor]:
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -204,7 +194,7 @@ def calibration_batches(
     if batch < 1:
         raise InvalidInputError(f"a batch holds at least 1 image, but got {batch}.")
     generator = _generator(seed)
-    chosen = torch.randperm(len(source), generator=generator)[:images]
+    chosen = _order(source, generator)[:images]
     whole = None if source.size is None else source.tensors()[0]
     return tuple(
         preprocessing.augment(_gathered(source, whole, part), generator)
@@ -218,6 +208,20 @@ def _check_count(source: ImageSource, count: int) -> None:
             f"the source has {len(source)} images, so 1 to {len(source)} can be taken, but got "
             f"{count}."
         )
+
+
+def _order(source: ImageSource, generator: torch.Generator) -> Tensor:
+    """Every position once, in random order.
+
+    What is read together is used together: whole groups in random order, and images in random
+    order within as many groups as may be in use at a time.
+    """
+    groups = source.groups
+    if groups is None:
+        return torch.randperm(len(source), generator=generator)
+    turns = torch.split(torch.randperm(len(groups), generator=generator), source.groups_at_once)
+    parts = [torch.cat([groups[int(group)] for group in turn]) for turn in turns]
+    return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in parts])
 
 
 def _gathered(source: ImageSource, images: Tensor | None, chosen: Tensor) -> Tensor | list[Tensor]:

@@ -164,9 +164,8 @@ class ParquetImages(ImageSource):
 
 
 def read_parquet(
-    path: str | Path,
+    path: str | Path | Sequence[Path],
     *,
-    prefix: str | None = None,
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
     memory_bytes: int = 2**30,
@@ -178,8 +177,7 @@ def read_parquet(
     are asked for (`ParquetImages`).
 
     Args:
-        path: a file, or a folder of ``*.parquet``, taken in the order of their names.
-        prefix: only files of a folder whose names start so.
+        path: a file, several, or a folder of ``*.parquet``, taken in the order of their names.
         classes, class_names: as of `ParquetImages`.
         memory_bytes: decoded, or else encoded, images that are kept.
         show: whether progress is shown; None: where standard error is a terminal.
@@ -189,20 +187,32 @@ def read_parquet(
         FileFormatError: a file, or a row of it, is damaged.
         MissingExtraError: pyarrow or pillow is not installed.
     """
-    path = Path(path)
-    if path.is_dir():
-        files = sorted(path.glob(f"{prefix or ''}*.parquet"))
-    else:
-        files = [path] if path.is_file() else []
-    if not files:
-        raise InvalidInputError(
-            f"images are read from a parquet file or a folder of them, but {path} has none"
-            f"{f' that starts with {prefix!r}' if prefix else ''}."
-        )
     source = ParquetImages(
-        files, classes=classes, class_names=class_names, cache_bytes=memory_bytes
+        _files(path), classes=classes, class_names=class_names, cache_bytes=memory_bytes
     )
     return _in_memory(source, memory_bytes, show) or source
+
+
+def count_classes(paths: Sequence[Path]) -> int:
+    """How many classes parquet files have together: named ones, or one more than the largest label.
+
+    Raises:
+        FileFormatError: a file is damaged, or lacks a label.
+        MissingExtraError: pyarrow is not installed.
+    """
+    return ParquetImages(paths).classes
+
+
+def _files(path: str | Path | Sequence[Path]) -> Sequence[Path]:
+    if not isinstance(path, (str, Path)):
+        return path
+    place = Path(path)
+    files = sorted(place.glob("*.parquet")) if place.is_dir() else [place][: place.is_file()]
+    if not files:
+        raise InvalidInputError(
+            f"images are read from a parquet file or a folder of them, but {place} is none."
+        )
+    return files
 
 
 def _in_memory(source: ParquetImages, memory_bytes: int, show: Show) -> TensorImages | None:

@@ -46,7 +46,7 @@ def crop_padded(
     columns = torch.where(mirrored[:, None], width - 1 - columns, columns) + across[:, None]
     places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
     return (
-        padded.view(count, channels, -1)
+        padded.reshape(count, channels, -1)
         .gather(2, places.view(count, 1, -1).expand(-1, channels, -1))
         .view(images.shape)
     )
@@ -87,8 +87,8 @@ def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
     float; values stay within 0 to 255.
     """
     images = images.to(torch.float32)
-    weights = torch.tensor(_LUMA, device=images.device).view(3, 1, 1)
-    grey = (images * weights).sum(1, keepdim=True)
+    red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
+    grey = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     return torch.lerp(grey, images, factors.view(-1, 1, 1, 1)).clamp_(0, 255)
 
 
