@@ -1,6 +1,7 @@
 """No module of the core knows a data set: what is particular to one lives in a few rooms.
 
-`spaces` and `datasets` are about public benchmarks, `demo` and `testing` use examples, and
+`spaces` and `datasets` are about public benchmarks, `nets` holds the networks of some, `demo` and
+`testing` use examples, and
 `baselines` names methods after their papers. Everywhere else a data set's name would be a special
 case. The command line may name them in help texts and examples, and where they are offered.
 """
@@ -16,7 +17,7 @@ import pytest
 import mathnas
 
 ROOT = Path(mathnas.__file__).parent
-ROOMS = ("spaces", "datasets", "demo", "testing", "baselines")
+ROOMS = ("spaces", "datasets", "demo", "testing", "baselines", "nets")
 NAMES = re.compile(
     r"nas-?_?bench|nats-?_?bench|natsbench|cifar|imagenet|fbnet|mobilenet_?v3|\bofa(?![a-z])|"
     r"hw[-_]nas|(?-i:\bHAT\b)|\bwmt|\biwslt",

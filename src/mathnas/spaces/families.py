@@ -71,8 +71,8 @@ _FAMILIES = (
         "nasbench201",
         "NAS-Bench-201 / NATS-Bench topology: a cell of 6 edges, 5 operations each",
         NASBench201,
-        {"dataset": str},
-        "dataset=cifar10|cifar100|imagenet16-120",
+        {"dataset": str, "channels": int, "cells": int},
+        "dataset=cifar10|cifar100|imagenet16-120,channels=16,cells=5",
     ),
     Family(
         "nasbench_macro",

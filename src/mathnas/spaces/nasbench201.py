@@ -43,8 +43,8 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (source, target), ca
 _OUTPUT = 3
 _PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))  # from the input to the output, as edges
 _MOST_OPERATIONS = 4  # more than any path has
-_STAGE_CHANNELS = (16, 32, 64)
-_CELLS_A_STAGE = 5
+STAGES = 3
+CHANNELS, CELLS = 16, 5  # of the benchmark: channels of the first stage, cells a stage
 _SHUFFLE_SEED = 88
 
 
@@ -72,9 +72,12 @@ class NASBench201(SearchSpace):
 
     Args:
         dataset: ``cifar10``, ``cifar100`` or ``imagenet16-120`` (in any case).
+        channels: of the first stage; the second has twice, the third four times as many.
+        cells: of each stage. The benchmark was measured with 16 channels and 5 cells; smaller
+            networks train on a CPU.
 
     Raises:
-        InvalidInputError: the data set is not one of these.
+        InvalidInputError: the data set is not one of these, or a count is out of range.
 
     Example:
         >>> from mathnas.spaces import NASBench201
@@ -86,24 +89,37 @@ class NASBench201(SearchSpace):
         43178340
     """
 
-    def __init__(self, dataset: str = "cifar100") -> None:
+    def __init__(
+        self, dataset: str = "cifar100", channels: int = CHANNELS, cells: int = CELLS
+    ) -> None:
         key = dataset.lower()
         if key not in _INPUTS:
             raise InvalidInputError(
                 f"NAS-Bench-201 is defined for {', '.join(DATASETS)}, but got {dataset!r}: "
                 "choose one of these."
             )
+        for name, count, most in (("channels", channels, 1024), ("cells", cells, 100)):
+            if not 1 <= count <= most:
+                raise InvalidInputError(
+                    f"{name} is 1 to {most}, but got {count}: the benchmark has {CHANNELS} "
+                    f"channels in the first stage and {CELLS} cells a stage."
+                )
         self.dataset = key
         self.resolution = _INPUTS[key].resolution
         self.classes = _INPUTS[key].classes
+        self.channels, self.cells = int(channels), int(cells)
+        self.stage_channels = tuple(self.channels * 2**stage for stage in range(STAGES))
         blocks = tuple(
-            Block(name, *_edge_costs(operation, self.resolution))
+            Block(name, *_edge_costs(operation, self.resolution, self.stage_channels, self.cells))
             for operation, name in enumerate(OPERATIONS)
         )
-        macs, params = _skeleton_costs(self.resolution, self.classes)
+        macs, params = _skeleton_costs(self.resolution, self.classes, self.stage_channels)
+        # named only where they are not the benchmark's: files of that space stay as they are
+        sizes = (("channels", self.channels, CHANNELS), ("cells", self.cells, CELLS))
+        other = {name: count for name, count, usual in sizes if count != usual}
         super().__init__(
             [BlockNode(f"{source}->{target}", blocks) for source, target in EDGES],
-            name=f"nasbench201:{key}",
+            name=f"nasbench201:{key}" + "".join(f",{k}={v}" for k, v in other.items()),
             fixed_macs=macs,
             fixed_params=params,
             canonical=alive_edges,
@@ -114,7 +130,7 @@ class NASBench201(SearchSpace):
                 "measured-executed": executed_representatives,
             },
             features=path_features,
-            family={"name": "nasbench201", "dataset": key},
+            family={"name": "nasbench201", "dataset": key, **other},
         )
 
     def parse(self, text: str) -> Network:
@@ -153,33 +169,35 @@ class NASBench201(SearchSpace):
 # ---- costs ----------------------------------------------------------------------------------
 
 
-def _edge_costs(operation: int, resolution: int) -> tuple[int, int]:
-    """(MACs, parameters) that an operation on one edge adds to the network, over all 15 cells."""
+def _edge_costs(
+    operation: int, resolution: int, widths: Sequence[int], cells: int
+) -> tuple[int, int]:
+    """(MACs, parameters) that an operation on one edge adds to the network, over all its cells."""
     kernel = {CONV_1X1: 1, CONV_3X3: 3}.get(operation)
     if kernel is None:
         return 0, 0
     macs = params = 0
-    for stage, channels in enumerate(_STAGE_CHANNELS):
+    for stage, channels in enumerate(widths):
         side = resolution // 2**stage
         weights = kernel**2 * channels**2
-        macs += _CELLS_A_STAGE * weights * side**2
-        params += _CELLS_A_STAGE * (weights + _norm_params(channels))
+        macs += cells * weights * side**2
+        params += cells * (weights + _norm_params(channels))
     return macs, params
 
 
-def _skeleton_costs(resolution: int, classes: int) -> tuple[int, int]:
+def _skeleton_costs(resolution: int, classes: int, widths: Sequence[int]) -> tuple[int, int]:
     """(MACs, parameters) of everything outside the cells: stem, two reductions, head."""
-    stem = 3 * 3**2 * _STAGE_CHANNELS[0]
+    stem = 3 * 3**2 * widths[0]
     macs = stem * resolution**2
-    params = stem + _norm_params(_STAGE_CHANNELS[0])
-    for stage, channels in enumerate(_STAGE_CHANNELS[1:], start=1):
-        before, side = _STAGE_CHANNELS[stage - 1], resolution // 2**stage
+    params = stem + _norm_params(widths[0])
+    for stage, channels in enumerate(widths[1:], start=1):
+        before, side = widths[stage - 1], resolution // 2**stage
         # two 3x3 convolutions with batch norm, and a 1x1 convolution on the shortcut
         weights = 3**2 * before * channels + 3**2 * channels**2 + before * channels
         macs += weights * side**2
         params += weights + 2 * _norm_params(channels)
-    head = _STAGE_CHANNELS[-1] * classes + classes
-    return macs + head, params + _norm_params(_STAGE_CHANNELS[-1]) + head
+    head = widths[-1] * classes + classes
+    return macs + head, params + _norm_params(widths[-1]) + head
 
 
 def _norm_params(channels: int) -> int:
