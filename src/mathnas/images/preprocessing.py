@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,7 +145,34 @@ class Preprocessing:
 
     def augment_with(self, images: Tensor | Sequence[Tensor], draws: Tensor) -> Tensor:
         """As `augment`, with numbers that were drawn before."""
-        cut = self._cut(images, draws)
+        if self.padding is not None and isinstance(images, Tensor):
+            return self._finish(self._crop_padded(images, self.padding, draws), draws)
+        # one by one to the end: small intermediate results stay in the processor's cache
+        return self._inputs(
+            self._finish(self._cut(one[None], draws[i : i + 1]), draws[i : i + 1])
+            for i, one in enumerate(images)
+        )
+
+    def test(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Inputs for evaluation, float32 of shape (k, 3, resolution, resolution)."""
+        if isinstance(images, Tensor):
+            cut = transforms.centre_crop(images, self.resolution, self.test_share)
+            return transforms.normalise(cut, self.mean, self.std)
+        return self._inputs(self.test(one[None]) for one in images)
+
+    def _inputs(self, parts: Iterable[Tensor]) -> Tensor:
+        found = list(parts)
+        side = self.resolution
+        return torch.cat(found) if found else torch.empty(0, 3, side, side)
+
+    def _cut(self, image: Tensor, draws: Tensor) -> Tensor:
+        if self.padding is not None:
+            return self._crop_padded(image, self.padding, draws)
+        cut = self._crop_resized(image, draws[0])
+        mirrored = self.mirror and float(draws[0, _FLIP]) < 0.5
+        return cut.flip(3) if mirrored else cut
+
+    def _finish(self, cut: Tensor, draws: Tensor) -> Tensor:
         draws = draws.to(cut.device)
         if self.cutout:
             down, across = ((draws[:, i] * self.resolution).long() for i in _CUT)
@@ -153,31 +180,6 @@ class Preprocessing:
         if self.brightness or self.saturation:
             cut = self._jitter(cut, draws)
         return transforms.normalise(cut, self.mean, self.std)
-
-    def test(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Inputs for evaluation, float32 of shape (k, 3, resolution, resolution)."""
-        share = self.test_share
-        if isinstance(images, Tensor):
-            cut = transforms.centre_crop(images, self.resolution, share)
-        else:
-            cut = torch.cat(
-                [transforms.centre_crop(one[None], self.resolution, share) for one in images]
-            )
-        return transforms.normalise(cut, self.mean, self.std)
-
-    def _cut(self, images: Tensor | Sequence[Tensor], draws: Tensor) -> Tensor:
-        if self.padding is not None and isinstance(images, Tensor):
-            return self._crop_padded(images, self.padding, draws)
-        parts = [
-            self._crop_padded(one[None], self.padding, draws[i : i + 1])
-            if self.padding is not None
-            else self._crop_resized(one, draws[i])
-            for i, one in enumerate(images)
-        ]
-        whole = torch.cat(parts)
-        if self.padding is None and self.mirror:
-            return transforms.flip(whole, (draws[:, _FLIP] < 0.5).to(whole.device))
-        return whole
 
     def _crop_padded(self, images: Tensor, padding: int, draws: Tensor) -> Tensor:
         draws = draws.to(images.device)
@@ -194,7 +196,7 @@ class Preprocessing:
         top, left, down, across = transforms.random_box(
             height, width, tries, place, self.scale, self.ratio
         )
-        part = image[None, :, top : top + down, left : left + across]
+        part = image[:, :, top : top + down, left : left + across]
         return transforms.resize(part, self.resolution, self.resolution)
 
     def _jitter(self, images: Tensor, draws: Tensor) -> Tensor:

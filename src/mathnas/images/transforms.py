@@ -24,11 +24,6 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.to(torch.float32) - shift).div_(scale)
 
 
-def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror left to right where `which`, shape (k,), is true."""
-    return torch.where(which.view(-1, 1, 1, 1), images.flip(3), images)
-
-
 def crop_padded(
     images: Tensor, padding: int, down: Tensor, across: Tensor, mirrored: Tensor
 ) -> Tensor:
@@ -56,9 +51,16 @@ def resize(images: Tensor, height: int, width: int) -> Tensor:
     """Resize bilinearly, with an antialiasing filter where images shrink."""
     if tuple(images.shape[-2:]) == (height, width):
         return images
-    return functional.interpolate(
-        images, size=(height, width), mode="bilinear", antialias=True, align_corners=False
+    # accelerators resize no integers
+    bytewise = images.dtype == torch.uint8 and images.device.type != "cpu"
+    resized = functional.interpolate(
+        images.to(torch.float32) if bytewise else images,
+        size=(height, width),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
     )
+    return resized.round_().to(torch.uint8) if bytewise else resized
 
 
 def centre_crop(images: Tensor, resolution: int, share: float) -> Tensor:
@@ -70,9 +72,9 @@ def centre_crop(images: Tensor, resolution: int, share: float) -> Tensor:
     """
     height, width = images.shape[-2:]
     shorter = math.ceil(resolution / share)
-    scale = shorter / min(height, width)
-    images = resize(images, max(shorter, round(height * scale)), max(shorter, round(width * scale)))
-    top, left = ((side - resolution) // 2 for side in images.shape[-2:])
+    least = min(height, width)
+    images = resize(images, shorter * height // least, shorter * width // least)
+    top, left = (round((side - resolution) / 2) for side in images.shape[-2:])
     return images[..., top : top + resolution, left : left + resolution]
 
 
