@@ -250,6 +250,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(4) + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
     with pytest.raises(FileFormatError, match=r"b\.parquet"):
         read_parquet(path)
+    path.write_bytes(whole.replace(b"label", b"\xd3abel"))  # a name that is no text
+    with pytest.raises(FileFormatError, match=r"b\.parquet"):
+        read_parquet(path)
+    with pytest.raises(InvalidInputError, match="at least one"):
+        read_parquet(write_parquet(tmp_path / "d.parquet", [], []))
     with pytest.raises(InvalidInputError, match=r"absent\.parquet is none"):
         read_parquet(tmp_path / "absent.parquet")
 

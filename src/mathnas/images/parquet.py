@@ -85,7 +85,7 @@ class ParquetImages(ImageSource):
         self._starts = torch.tensor([group.start for group in self._groups])
         self._cache: OrderedDict[int, list[bytes | None]] = OrderedDict()
         self._lock = threading.Lock()
-        self._kept = max(1, cache_bytes // max(group.bytes for group in self._groups))
+        self._kept = max(1, cache_bytes // max(1, *(group.bytes for group in self._groups)))
         if self._kept < len(self._groups):
             self.groups = [
                 torch.arange(group.start, group.start + group.rows) for group in self._groups
@@ -134,6 +134,11 @@ class ParquetImages(ImageSource):
                         _Group(path, number, start + first, group.num_rows, first, size)
                     )
                 first += group.num_rows
+        if len(labels) != first:
+            raise FileFormatError(
+                f"{path} has {len(labels)} labels, but its row groups have {first} rows: it is "
+                "damaged."
+            )
         if labels.null_count:
             row = labels.is_null().to_pylist().index(True)
             raise FileFormatError(f"{path}, row {row} has no label in the column {column!r}.")
@@ -244,7 +249,8 @@ def _damage(path: Path) -> Iterator[None]:
     arrow, _ = _pyarrow()
     try:
         yield
-    except (arrow.ArrowException, OSError, MemoryError) as error:
+    # names that are no text are a plain ValueError
+    except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
         raise FileFormatError(f"{path} cannot be read as parquet: {error}.") from error
 
 
