@@ -1,9 +1,9 @@
 """No module of the core knows a data set: what is particular to one lives in a few rooms.
 
 `spaces` and `datasets` are about public benchmarks, `nets` holds the networks of some, `demo` and
-`testing` use examples, and
-`baselines` names methods after their papers. Everywhere else a data set's name would be a special
-case. The command line may name them in help texts and examples, and where they are offered.
+`testing` use examples, and `baselines` names methods after their papers. Everywhere else a data
+set's name would be a special case. The command line may name them in help texts and examples, and
+where it offers them.
 """
 
 from __future__ import annotations
