@@ -8,6 +8,7 @@ import typer
 
 from mathnas import datasets
 from mathnas.cli._options import AsJson, print_json
+from mathnas.errors import InvalidInputError
 
 
 def register(app: typer.Typer) -> None:
@@ -23,8 +24,20 @@ def data(
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Bring its files here and check them.")
     ] = False,
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--unverified",
+            help="With --fetch: also files whose SHA-256 is not registered; what comes is pinned.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
+    if unverified and (not fetch or name is None):
+        raise InvalidInputError(
+            "--unverified trusts the addresses of one data set once: write "
+            "mathnas data NAME --fetch --unverified."
+        )
     chosen = datasets.catalogue()
     if name is not None:
         datasets.dataset_named(name)
@@ -32,9 +45,10 @@ def data(
     if fetch:
         for status in chosen:
             for file in status.dataset.files:
-                path = datasets.fetch(status.dataset.name, file.name)
+                path = datasets.fetch(status.dataset.name, file.name, unverified=unverified)
                 if not as_json:
-                    typer.echo(f"{file.path}: {path}")
+                    pin = datasets.pinned(file)
+                    typer.echo(f"{file.path}: {path}" + (f" (sha256 {pin}, pinned)" * bool(pin)))
         chosen = tuple(
             status
             for status in datasets.catalogue()
@@ -61,8 +75,10 @@ def _list(chosen: tuple[datasets.DataStatus, ...]) -> None:
         dataset = status.dataset
         states = ", ".join(sorted({state.value for state in status.files}))
         licences = "; ".join(sorted({source.licence for source in dataset.sources}))
-        size = sum(file.bytes for file in dataset.files) / 1e6
-        typer.echo(f"{dataset.name}: {states}, {size:.1f} MB, licence: {licences}")
+        sizes = [file.bytes for file in dataset.files if file.bytes is not None]
+        unknown = len(dataset.files) - len(sizes)
+        size = f"{sum(sizes) / 1e6:.1f} MB" + (f" and {unknown} of unknown size" * bool(unknown))
+        typer.echo(f"{dataset.name}: {states}, {size}, licence: {licences}")
         typer.echo(f"    {dataset.description}")
     typer.echo(
         f"Files are looked for in the folder of the environment variable {datasets.DATA_VARIABLE}, "
@@ -76,6 +92,9 @@ def _show(status: datasets.DataStatus) -> None:
     for source in dataset.sources:
         typer.echo(f"source: {source}")
     for file, state in zip(dataset.files, status.files, strict=True):
-        typer.echo(f"{file.path}  {file.bytes} bytes  {state.value}\n  sha256 {file.sha256}")
+        pin = datasets.pinned(file)
+        sums = file.sha256 or (f"{pin}, pinned" if pin else "not registered")
+        size = "unknown size" if file.bytes is None else f"{file.bytes} bytes"
+        typer.echo(f"{file.path}  {size}  {state.value}\n  sha256 {sums}")
         if file.url is not None:
             typer.echo(f"  {file.url}")

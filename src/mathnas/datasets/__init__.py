@@ -21,6 +21,7 @@ from mathnas.datasets.registry import (
     catalogue,
     dataset_named,
     fetch,
+    pinned,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "nats_bench",
     "ofa_mobilenetv3",
     "ofa_mobilenetv3_latency",
+    "pinned",
 ]

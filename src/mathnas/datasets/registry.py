@@ -4,6 +4,10 @@ Nothing is bundled. A file is looked for in the folder that the environment vari
 ``MATHNAS_DATA`` names, then in the download cache, and is downloaded where a public original with
 the same bytes is known. Size and SHA-256 are checked every time, so what a reader gets is what was
 registered.
+
+Of some files only the address is known. They are downloaded when that is asked for in so many words
+(``unverified``); what came is then *pinned*: its SHA-256 is kept in the cache, and from then on any
+other file is an error.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -19,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mathnas._records import check_header
 from mathnas.errors import FileFormatError, InvalidInputError, MissingDataError
@@ -60,16 +65,24 @@ class DataFile(_Record):
 
     Attributes:
         path: below the data folder.
-        sha256: of its bytes, hexadecimal.
-        bytes: its size.
+        sha256: of its bytes, hexadecimal; None where only the address is known.
+        bytes: its size; None where only the address is known.
         url: where the same bytes are public; None where mathnas reads another form than the
             original, or no permanent address is known.
     """
 
     path: _RelativePath
-    sha256: _Sha256
-    bytes: Annotated[int, Field(gt=0)]
+    sha256: _Sha256 | None
+    bytes: Annotated[int, Field(gt=0)] | None
     url: Annotated[str, Field(pattern=r"^https://")] | None
+
+    @model_validator(mode="after")
+    def _is_known_somehow(self) -> DataFile:
+        if (self.sha256 is None) != (self.bytes is None):
+            raise ValueError("size and SHA-256 are both known or both not")
+        if self.sha256 is None and self.url is None:
+            raise ValueError("a file without a SHA-256 has an address")
+        return self
 
     @property
     def name(self) -> str:
@@ -114,6 +127,7 @@ class Presence(str, Enum):
     LOCAL = "local"
     CACHED = "cached"
     DOWNLOADABLE = "downloadable"
+    UNVERIFIED = "unverified address"
     MISSING = "missing"
     DAMAGED = "damaged"
 
@@ -171,27 +185,46 @@ def dataset_named(name: str) -> DataSet:
     return known[name]
 
 
-def fetch(name: str, file: str | None = None) -> Path:
+def fetch(name: str, file: str | None = None, *, unverified: bool = False) -> Path:
     """The path of a public data file on this machine, after checking its content.
+
+    A file without a registered SHA-256 is taken from the data folder as it is, as long as none was
+    pinned: who puts it there vouches for it.
 
     Args:
         name: of the data set; see `catalogue`.
         file: which of its files; may be left out where there is only one.
+        unverified: download a file whose SHA-256 is not registered, and pin what came.
 
     Raises:
         InvalidInputError: no such data set or file.
-        FileFormatError: the file in the data folder is not the registered one.
-        MissingDataError: the file is not here and cannot be downloaded; says where to put it.
+        FileFormatError: the file in the data folder or in the cache is not the registered or the
+            pinned one.
+        MissingDataError: the file is not here and cannot be downloaded, or may not be without
+            `unverified`; says where to put it.
     """
     dataset = dataset_named(name)
-    entry = dataset.file(file)
+    entry = _with_pin(dataset.file(file))
     for place in _local_places(entry):
         if place.is_file():
             _check(place, entry)
             return place
-    if entry.url is not None:
+    if entry.url is None:
+        raise _missing(dataset, entry, "It has no public address with these bytes.")
+    if entry.sha256 is not None:
         return _download(dataset, entry, entry.url)
-    raise _missing(dataset, entry, "It has no public address with these bytes.")
+    if not unverified:
+        raise _missing(
+            dataset,
+            entry,
+            f"It is public at {entry.url}, but what its bytes should be is not registered, so it "
+            f"is not downloaded unasked. Either download it by hand, or call fetch({name!r}, "
+            f"{entry.name!r}, unverified=True) (mathnas data {name} --fetch --unverified), which "
+            "trusts the address once and pins the SHA-256 of what comes.",
+        )
+    path = _download(dataset, entry, entry.url)
+    _pin(path, entry)
+    return path
 
 
 def catalogue() -> tuple[DataStatus, ...]:
@@ -200,6 +233,15 @@ def catalogue() -> tuple[DataStatus, ...]:
         DataStatus(dataset, tuple(map(_presence, dataset.files)))
         for dataset in _registry().values()
     )
+
+
+def pinned(file: DataFile) -> str | None:
+    """The SHA-256 of a file that was downloaded without a registered one, or None.
+
+    Raises:
+        FileFormatError: the note of it in the cache is damaged.
+    """
+    return _with_pin(file).sha256 if file.sha256 is None else None
 
 
 def _local_places(entry: DataFile) -> Iterator[Path]:
@@ -214,13 +256,50 @@ def _cache() -> Path:
     return Path(pooch.os_cache("mathnas"))
 
 
-def _presence(entry: DataFile) -> Presence:
+def _pin_file(entry: DataFile) -> Path:
+    return _cache() / f"{entry.path}.pin"
+
+
+def _with_pin(entry: DataFile) -> DataFile:
+    """The entry, with size and SHA-256 of what was pinned where none are registered."""
+    path = _pin_file(entry) if entry.sha256 is None else None
+    if path is None or not path.is_file():
+        return entry
+    try:
+        found = re.fullmatch(r"([0-9a-f]{64}) ([1-9][0-9]{0,18})\n", path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path} cannot be read: {error}.") from error
+    if found is None:
+        raise FileFormatError(
+            f"{path} is damaged: it says which bytes were downloaded as {entry.path}. Remove both "
+            "to download it again."
+        )
+    return entry.model_copy(update={"sha256": found[1], "bytes": int(found[2])})
+
+
+def _pin(path: Path, entry: DataFile) -> None:
+    target = _pin_file(entry)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(f"{_sha256(path)} {path.stat().st_size}\n", "utf-8")
+        os.replace(temporary, target)
+    except OSError as error:
+        raise FileFormatError(f"{target} cannot be written: {error.strerror or error}.") from error
+
+
+def _presence(file: DataFile) -> Presence:
+    try:
+        entry = _with_pin(file)
+    except FileFormatError:
+        return Presence.DAMAGED
     for place in _local_places(entry):
         if place.is_file():
             return Presence.LOCAL if _is_intact(place, entry) else Presence.DAMAGED
     if entry.url is None:
         return Presence.MISSING
     cached = _cache() / entry.path
+    if entry.sha256 is None:
+        return Presence.UNVERIFIED
     if cached.is_file() and _is_intact(cached, entry):
         return Presence.CACHED
     return Presence.DOWNLOADABLE
@@ -235,15 +314,16 @@ def _is_intact(path: Path, entry: DataFile) -> bool:
 
 
 def _check(path: Path, entry: DataFile) -> None:
+    """Compare with size and SHA-256, where they are known."""
     try:
         size, digest = path.stat().st_size, _sha256(path)
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if (size, digest) != (entry.bytes, entry.sha256):
+    if entry.sha256 is not None and (size, digest) != (entry.bytes, entry.sha256):
         raise FileFormatError(
             f"{path} has {size} bytes and SHA-256 {digest}, but {entry.path} is registered with "
-            f"{entry.bytes} bytes and SHA-256 {entry.sha256}: put the registered file there, or "
-            "remove this one."
+            f"{entry.bytes} bytes and SHA-256 {entry.sha256}{_pin_note(entry)}: put that file "
+            "there, or remove this one."
         )
 
 
@@ -260,12 +340,14 @@ def _download(dataset: DataSet, entry: DataFile, url: str) -> Path:
 
     pooch.get_logger().setLevel("WARNING")
     target = _cache() / entry.path
+    known = None if entry.sha256 is None else f"sha256:{entry.sha256}"
+    if known is None:
+        target.unlink(missing_ok=True)  # of a download that ended before it was pinned
     try:
-        found = pooch.retrieve(
-            url, known_hash=f"sha256:{entry.sha256}", fname=entry.name, path=target.parent
-        )
+        found = pooch.retrieve(url, known_hash=known, fname=entry.name, path=target.parent)
     except (OSError, ValueError) as error:  # no network, or other bytes than registered
-        raise _missing(dataset, entry, f"Downloading {url} failed: {error}.") from error
+        reason = f"Downloading {url} failed: {error}{_pin_note(entry)}."
+        raise _missing(dataset, entry, reason) from error
     return Path(found)
 
 
@@ -277,7 +359,16 @@ def _missing(dataset: DataSet, entry: DataFile, reason: str) -> MissingDataError
         else f"set the environment variable {DATA_VARIABLE} to a folder that holds {entry.path}"
     )
     sources = "; ".join(map(str, dataset.sources))
+    sums = "SHA-256 not registered" if entry.sha256 is None else f"SHA-256 {entry.sha256}"
+    size = "" if entry.bytes is None else f"{entry.bytes} bytes, "
     return MissingDataError(
-        f"the data set {dataset.name} lacks its file {entry.path} ({entry.bytes} bytes, SHA-256 "
-        f"{entry.sha256}). {reason} To use it, {place}. Sources: {sources}."
+        f"the data set {dataset.name} lacks its file {entry.path} ({size}{sums}). {reason} To use "
+        f"it, {place}. Sources: {sources}."
     )
+
+
+def _pin_note(entry: DataFile) -> str:
+    """Where a SHA-256 comes from that is not the registry's."""
+    path = _pin_file(entry)
+    # a registered file has no pin
+    return f" (pinned by {path} when it was first downloaded)" if path.is_file() else ""
