@@ -62,28 +62,3 @@ def live_in(net: nn.Module, seed: int = 0) -> None:
                         tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
                 elif name.endswith("_matrix"):
                     tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
-
-
-def counted_macs(module: nn.Module, x: torch.Tensor, *, with_bias: bool = False) -> int:
-    """Multiply-accumulates of convolutions and linear layers, by watching one input pass.
-
-    Args:
-        x: one input.
-        with_bias: a layer's bias adds one for every output.
-    """
-    total = 0
-
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, (nn.Conv2d, nn.Linear))
-        total += output[0].numel() * layer.weight[0].numel()
-        if with_bias and layer.bias is not None:
-            total += output[0].numel()
-
-    layers = [part for part in module.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.no_grad():
-        module(x)
-    for hook in hooks:
-        hook.remove()
-    return total

@@ -1,7 +1,8 @@
 """Contracts of the extension points, as test classes to inherit: needs pytest.
 
 A space, evaluator, solver or method of your own keeps the contract if a subclass of the class here
-passes. ``docs/extending.md`` and ``docs/baselines.md`` show one of each.
+passes. ``docs/extending.md`` and ``docs/baselines.md`` show one of each. The contract of supernets
+needs torch too, so it is imported by itself: ``mathnas.testing.supernets``.
 """
 
 import pytest
@@ -12,6 +13,7 @@ pytest.register_assert_rewrite(
     "mathnas.testing.methods",
     "mathnas.testing.solvers",
     "mathnas.testing.spaces",
+    "mathnas.testing.supernets",
 )
 
 from mathnas.testing.evaluators import EvaluatorContract  # noqa: E402
