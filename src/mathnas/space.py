@@ -292,6 +292,11 @@ class SearchSpace:
         names = (node.name for node in self.nodes)
         return dict(zip(names, self.block_names(network), strict=True))
 
+    @property
+    def partitions(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """Usual groups of consecutive nodes for coarser spaces, by the partition's name."""
+        return {}
+
     def configuration_name(self, nodes: Sequence[int], blocks: Sequence[int]) -> str:
         """What a choice for some of the nodes is called, as one block of a coarser space."""
         return "+".join(

@@ -12,6 +12,7 @@ import typer
 
 from mathnas._version import __version__
 from mathnas.cli import (
+    candidates,
     data,
     demo,
     evaluate,
@@ -45,6 +46,7 @@ for module in (
     predict,
     search,
     pareto,
+    candidates,
     refine,
     show_env,
 ):

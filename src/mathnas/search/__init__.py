@@ -21,12 +21,14 @@ from mathnas.search.rules import (
     forbid,
     require,
 )
+from mathnas.search.selection import BudgetPoint, Selection, choose_candidates
 from mathnas.search.solver import Solution, Solver, Status, refuse_pairs
 from mathnas.search.vectorised import VectorisedSolver
 
 __all__ = [
     "Alternative",
     "Answer",
+    "BudgetPoint",
     "ChainSolver",
     "ConfidentSolver",
     "Conflict",
@@ -43,12 +45,14 @@ __all__ = [
     "Program",
     "Ranking",
     "Rule",
+    "Selection",
     "Solution",
     "Solver",
     "Status",
     "VectorisedSolver",
     "at_least_changes",
     "at_most_changes",
+    "choose_candidates",
     "exclude",
     "explain",
     "fix",

@@ -136,7 +136,7 @@ def program_for(
     rules: Sequence[Rule],
 ) -> Program:
     """The program of a search; see `search` for the arguments and errors."""
-    objective, upwards = _objective(table, maximize, minimize)
+    objective, upwards = objective_of(table, maximize, minimize)
     return Program(table, objective, upwards, read_limits(limits, table), rules)
 
 
@@ -180,7 +180,8 @@ def _automatic(program: Program) -> Solver:
     return EnumerationSolver() if networks <= _ENUMERATED_BY_DEFAULT else VectorisedSolver()
 
 
-def _objective(table: BlockTable, maximize: str | None, minimize: str | None) -> tuple[str, bool]:
+def objective_of(table: BlockTable, maximize: str | None, minimize: str | None) -> tuple[str, bool]:
+    """The metric to optimise and whether more of it is wanted; see `search`."""
     if maximize is not None and minimize is not None:
         raise InvalidInputError(
             f"one metric is optimised, but got maximize={maximize!r} and minimize={minimize!r}: "

@@ -235,6 +235,15 @@ class MobileNetV3(SearchSpace):
         kernels, expansions = ("".join(map(str, own)) for own in zip(*chosen, strict=True))
         return f"d{len(chosen)} k{kernels} e{expansions}"
 
+    @property
+    def partitions(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """``stages``: the five stages."""
+        stages = {
+            f"stage{stage + 1}": range(stage * _LAYERS, (stage + 1) * _LAYERS)
+            for stage in range(len(_STAGES))
+        }
+        return {"stages": stages}
+
     def stages(
         self,
         candidates: str | Sequence[Sequence[StageCandidate]] | None = None,
@@ -261,10 +270,7 @@ class MobileNetV3(SearchSpace):
             >>> f"{stages.macs([(0, 0, 0, 0, 0)])[0] / 1e6:.2f} M"
             '289.56 M'
         """
-        names = [f"stage{stage + 1}" for stage in range(len(_STAGES))]
-        groups = {
-            name: range(start * _LAYERS, (start + 1) * _LAYERS) for start, name in enumerate(names)
-        }
+        groups = self.partitions["stages"]
         title = f"{self.name} in stages"
         if isinstance(candidates, str):
             if candidates not in PUBLISHED_CANDIDATES:
@@ -276,14 +282,14 @@ class MobileNetV3(SearchSpace):
             candidates = PUBLISHED_CANDIDATES[candidates]
         if candidates is None:
             return GroupedSpace(self, groups, name=title, reference=reference)
-        if len(candidates) != len(names):
+        if len(candidates) != len(groups):
             raise InvalidInputError(
-                f"candidates are listed for each of {len(names)} stages, but got "
+                f"candidates are listed for each of {len(groups)} stages, but got "
                 f"{len(candidates)} lists."
             )
         chosen = {
             name: [_stage_blocks(candidate, name) for candidate in own]
-            for name, own in zip(names, candidates, strict=True)
+            for name, own in zip(groups, candidates, strict=True)
         }
         return GroupedSpace(self, groups, chosen, name=title, reference=reference)
 

@@ -1,0 +1,281 @@
+"""Choosing candidates: against brute force on small spaces, with honest bounds on large ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mathnas as mn
+from mathnas import BlockEffects, BlockTable, GroupedSpace, InvalidInputError, PairEffects
+from mathnas.search import Selection, _coverage, choose_candidates
+from mathnas.search._coverage import Problem, improved, proven, undominated
+from mathnas.space import SearchSpace
+from mathnas.spaces import MobileNetV3
+
+GROUPS = {"first": [0, 1], "second": [2], "third": [3, 4]}
+
+
+def table_of(seed: int, *, digits: int = 12, scale: mn.ResponseScale | None = None) -> BlockTable:
+    """Five nodes of which two are optional; accuracy with pairs inside groups, latency, energy."""
+    rng = np.random.default_rng(seed)
+    sizes = (2, 2, 4, 2, 3)
+    nodes = [
+        mn.BlockNode(f"n{i}", tuple(mn.Block(f"b{j}") for j in range(s)))
+        for i, s in enumerate(sizes)
+    ]
+    space = SearchSpace(nodes, depth_rules=[mn.DepthRule((3, 4), (0, 0))])
+    total = space.num_blocks
+    columns = {}
+    for name, base in (("accuracy", 70.0), ("latency_ms", 5.0)):
+        effects = rng.random(total).round(digits)
+        columns[name] = BlockEffects(
+            mn.metric_named(name), base, effects, np.zeros(total), np.ones(total)
+        )
+    pairs = (PairEffects(0, 1, rng.normal(size=(2, 2))), PairEffects(3, 4, rng.normal(size=(2, 3))))
+    accuracy = replace(columns["accuracy"], pairs=pairs)
+    if scale is not None:
+        accuracy = replace(accuracy, metric=replace(accuracy.metric, scale=scale), base=0.2)
+    return BlockTable(space, (0,) * 5, {**columns, "accuracy": accuracy})
+
+
+def best_by_brute_force(
+    table: BlockTable,
+    count: int,
+    budgets: Sequence[float],
+    weights: Sequence[float],
+    *,
+    sign: float = 1.0,
+) -> float:
+    """The best weighted mean over all selections, each looked at with all of its networks."""
+    whole = GroupedSpace(table.space, GROUPS)
+    networks = whole.all_networks()
+    fine = whole.expand_many(networks)
+    values = sign * table.predict(fine, "accuracy")
+    costs = table.predict(fine, "latency_ms")
+    fits = [np.where(costs <= budget + 1e-9, values, -np.inf) for budget in budgets]
+    shape = whole.sizes
+    worth = np.array([own.reshape(shape) for own in fits])
+    best = -np.inf
+    subsets = [list(itertools.combinations(range(n), min(count, n))) for n in shape]
+    for a, b, c in itertools.product(*subsets):
+        part = worth[:, list(a)][:, :, list(b)][:, :, :, list(c)]
+        best = max(best, float(np.dot(weights, part.max(axis=(1, 2, 3)))))
+    return sign * best
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(st.integers(0, 2**32 - 1))
+def test_small_selections_are_those_of_brute_force(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scale = mn.LogScale(low=20.0, high=90.0) if rng.random() < 0.4 else None
+    table = table_of(seed, digits=int(rng.choice([1, 12])), scale=scale)
+    count, number = int(rng.integers(1, 3)), int(rng.integers(2, 6))
+    weights = rng.random(number) + 0.1
+    upwards = bool(rng.random() < 0.7)
+    found = choose_candidates(
+        table,
+        GROUPS,
+        count,
+        limit="latency_ms",
+        budgets=number,
+        weights=weights.tolist(),
+        maximize="accuracy" if upwards else None,
+        minimize=None if upwards else "accuracy",
+        effort=2,
+    )
+    budgets = [point.limit.value for point in found.points]
+    expected = best_by_brute_force(
+        table, count, budgets, weights / weights.sum(), sign=1.0 if upwards else -1.0
+    )
+    assert found.proven
+    assert found.value == pytest.approx(expected, abs=1e-7)
+    check(found, table, count)
+
+
+def check(found: Selection, table: BlockTable, count: int) -> None:
+    """What a selection says about its budgets is what searches in its space and in all say."""
+    space = found.space
+    assert all(1 <= size <= count for size in space.sizes)
+    own = space.table(table, uncertainty=False)
+    metric = found.objective.name
+    goal = {"maximize" if found.maximize else "minimize": metric}
+    for point in found.points:
+        assert point.used == pytest.approx(table.exact(space.expand(point.network), "latency_ms"))
+        assert point.value == pytest.approx(table.exact(space.expand(point.network), metric))
+        slightly = replace(point.limit, value=point.limit.value + 1e-9)
+        best = mn.search(
+            own, maximize=goal.get("maximize"), minimize=goal.get("minimize"), limits=[slightly]
+        )
+        every = mn.search(
+            table, maximize=goal.get("maximize"), minimize=goal.get("minimize"), limits=[slightly]
+        )
+        assert isinstance(best, mn.Answer)
+        assert isinstance(every, mn.Answer)
+        assert point.value == pytest.approx(best.value, abs=1e-7)
+        assert point.best == pytest.approx(every.value, abs=1e-7)
+        assert table.exact(point.best_network, metric) == pytest.approx(point.best)
+    assert found.value == pytest.approx(math.fsum(p.weight * p.value for p in found.points))
+
+
+def test_everything_is_kept_where_there_is_room() -> None:
+    table = table_of(3)
+    found = choose_candidates(table, GROUPS, 100, limit="latency_ms", maximize="accuracy")
+    assert found.proven
+    assert found.loss == pytest.approx(0, abs=1e-12)
+    assert found.candidates == (4, 4, 1 + 1 * 1 + 1 * 2)
+    assert all(
+        k <= u <= c
+        for k, u, c in zip(found.space.sizes, found.undominated, found.candidates, strict=True)
+    )
+
+
+def test_counts_differ_by_group_and_more_are_no_worse() -> None:
+    table = table_of(5)
+    one = choose_candidates(table, GROUPS, 1, limit="latency_ms", maximize="accuracy", budgets=6)
+    some = choose_candidates(
+        table,
+        GROUPS,
+        {"first": 1, "second": 3, "third": 1},
+        limit="latency_ms",
+        maximize="accuracy",
+        budgets=6,
+    )
+    assert one.space.sizes == (1, 1, 1)
+    assert some.space.sizes[0] == some.space.sizes[2] == 1
+    assert some.value >= one.value
+
+
+def test_candidates_may_come_from_a_grouped_space() -> None:
+    table = table_of(6)
+    few = GroupedSpace(table.space, GROUPS, {"first": [(0, 0), (1, 1)]})
+    found = choose_candidates(table, few, 2, limit="latency_ms", maximize="accuracy")
+    names = {block.name for block in few.nodes[0].blocks}
+    assert {block.name for block in found.space.nodes[0].blocks} <= names
+    assert found.candidates[0] == 2
+
+
+def test_budgets_of_costs_of_which_more_is_better() -> None:
+    table = table_of(7)
+    found = choose_candidates(table, GROUPS, 2, limit="accuracy", minimize="latency_ms", budgets=5)
+    assert [point.limit.sense for point in found.points] == [">="] * 5
+    assert all(point.limit.holds(point.used) for point in found.points)
+    assert found.bound <= found.value
+    assert all(point.best <= point.value for point in found.points)
+
+
+def test_equal_candidates_are_told_apart_by_their_order() -> None:
+    values, costs = np.array([1.0, 2.0, 2.0, 1.5, 3.0]), np.array([1.0, 2.0, 2.0, 2.0, 1.5])
+    assert undominated(values, costs).tolist() == [0, 4]
+    assert undominated(np.zeros(3), np.zeros(3)).tolist() == [0]
+
+
+def test_long_fronts_are_thinned_to_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values = [np.sort(rng.random(12)) for _ in range(4)]
+    costs = [np.concatenate([[0.0], np.sort(rng.random(11))]) for _ in range(4)]
+    budgets = np.linspace(0, sum(own[-1] for own in costs), 8)
+    problem = Problem(values, costs, (3,) * 4, budgets + 1e-9, np.full(8, 1 / 8), lambda s: s)
+    kept, value = improved(problem, rounds=50, seed=0)
+    _, _, bound = proven(problem, kept, value, boxes=50)
+    monkeypatch.setattr(_coverage, "_MOST_POINTS", 20)
+    coarse, low = improved(problem, rounds=50, seed=0)
+    _, _, high = proven(problem, coarse, low, boxes=50)
+    assert low <= value <= bound <= high
+
+
+def test_a_large_selection_beats_the_published_one_and_says_how_good_it_is() -> None:
+    space = MobileNetV3(1.2)
+    rng = np.random.default_rng(0)
+    macs = space.block_macs
+    assert macs is not None
+    gain = 0.1 * np.sqrt(macs / 1e6) * rng.uniform(0.5, 1.5, space.num_blocks)
+    column = BlockEffects(
+        mn.metric_named("accuracy"), 70.0, gain, np.zeros(len(gain)), np.ones(len(gain))
+    )
+    table = BlockTable(space, space.reference, {"accuracy": column})
+    stages = space.stages()
+    found = choose_candidates(table, stages, 5, limit="macs", maximize="accuracy", effort=0.1)
+    assert found.candidates == (7371,) * 5
+    assert found.space.sizes == (5,) * 5
+    assert found.value <= found.bound <= found.best + 1e-9
+    assert found.gap < 0.02 * (found.points[-1].best - found.points[0].best)
+    published = space.stages("cpu").table(table)
+    for point in found.points[::8]:
+        other = mn.search(published, maximize="accuracy", limits=[point.limit])
+        assert not isinstance(other, mn.Answer) or other.value <= point.best + 1e-9
+    again = choose_candidates(table, stages, 5, limit="macs", maximize="accuracy", effort=0.1)
+    assert again.space == found.space
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": 0}, "at least 1 candidate, but 'first' got 0"),
+        ({"count": {"first": 2}}, "all groups, first, second, third, but got first"),
+        ({"limit": "accuracy"}, "both are 'accuracy'"),
+        ({"limit": "energy_mj"}, "no metric 'energy_mj'"),
+        ({"budgets": 0}, "at least 1 budget, but got 0"),
+        ({"budgets": []}, "the list is empty"),
+        ({"budgets": "6ms"}, "a list of values, but got '6ms'"),
+        ({"budgets": [5.0]}, "latency_ms <= 5 ms by none: the lowest"),
+        ({"budgets": [">=6"]}, "on its bad side, <=, but got latency_ms >= 6"),
+        ({"weights": [1.0]}, "one for each of 4 budgets"),
+        ({"weights": [1.0, 1.0, 0.0, 1.0]}, "weights are positive"),
+        ({"effort": -1.0}, "at least 0, but got -1"),
+        ({"time_limit": 0.0}, "positive seconds"),
+        ({"groups": {"all": [0, 1, 2]}}, "where 'n3' comes next"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    usual: dict[str, Any] = {
+        "groups": GROUPS,
+        "count": 2,
+        "limit": "latency_ms",
+        "maximize": "accuracy",
+        "budgets": 4,
+    }
+    with pytest.raises(InvalidInputError, match=message):
+        choose_candidates(table_of(0), **{**usual, **arguments})
+
+
+def test_what_is_no_sum_over_groups_is_refused() -> None:
+    table = table_of(0)
+    accuracy = table.columns["accuracy"]
+    across = replace(accuracy, pairs=(PairEffects(1, 2, np.ones((2, 4))),))
+    paired = BlockTable(table.space, table.reference, table.columns | {"accuracy": across})
+    with pytest.raises(InvalidInputError, match="'first' and 'second' interact in accuracy"):
+        choose_candidates(paired, GROUPS, 2, limit="latency_ms", maximize="accuracy")
+    costly = SearchSpace(
+        [mn.BlockNode(f"n{i}", (mn.Block("a", 1.0), mn.Block("b", 2.0))) for i in range(5)]
+    )
+    made = BlockEffects(
+        mn.metric_named("accuracy"),
+        70.0,
+        np.ones(10),
+        np.zeros(10),
+        np.ones(10),
+        mn.Form.SPACE_MEAN,
+    )
+    divided = BlockTable(costly, (0,) * 5, {"accuracy": made})
+    with pytest.raises(InvalidInputError, match="but accuracy divides by MACs"):
+        choose_candidates(divided, GROUPS, 2, limit="macs", maximize="accuracy")
+
+
+def test_the_text_and_the_record_tell_all_budgets() -> None:
+    found = choose_candidates(
+        table_of(1), GROUPS, 2, limit="latency_ms", maximize="accuracy", budgets=3
+    )
+    text, record = str(found), found.to_dict()
+    assert "mean predicted accuracy over 3 budgets" in text
+    assert text.count("latency_ms <=") == 3
+    assert ("optimal: no other selection" in text) == found.proven == record["proven"]
+    assert isinstance(record["budgets"], list)
+    assert record["budgets"][0]["value"] == found.points[0].value
