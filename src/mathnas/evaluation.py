@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +64,10 @@ class Evaluation:
     time: float = 0.0
 
 
+class BatchError(EvaluationError):
+    """Results of a batch that cannot be told to belong to networks."""
+
+
 class Evaluator(Protocol):
     """Measures networks. Inherit from it to get the defaults, or match its members.
 
@@ -75,7 +79,7 @@ class Evaluator(Protocol):
             are made one at a time, whatever the number of workers.
         threads: how many threads one evaluation uses, the same for any number of workers.
         batch_size: how many networks `evaluate_batch` likes to be given at once. They are one
-            evaluation in flight: they are written to the study together.
+            evaluation in flight, written to the study together; but see `evaluate_each`.
         noisy: whether measuring a network again may give another value; where False, a refinement
             measures no network twice.
     """
@@ -100,6 +104,25 @@ class Evaluator(Protocol):
     ) -> Sequence[Mapping[str, Measurement | float]]:
         """The metrics of several networks; override it where they can share work."""
         return [self.evaluate(network, seed) for network, seed in zip(networks, seeds, strict=True)]
+
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Mapping[str, Measurement | float]]]:
+        """The place and the metrics of each network, in any order, as soon as they are there.
+
+        Override it where networks that share work are finished one after another: then a run that
+        is killed keeps what had come.
+
+        Raises:
+            BatchError: `evaluate_batch` does not return one mapping for each network.
+        """
+        found = list(self.evaluate_batch(networks, seeds))
+        if len(found) != len(networks):
+            raise BatchError(
+                f"evaluate_batch returns one mapping for each network, but {type(self).__name__} "
+                f"gave {len(found)} for {len(networks)}."
+            )
+        yield from enumerate(found)
 
 
 class FunctionEvaluator(Evaluator):
