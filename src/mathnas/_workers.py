@@ -37,10 +37,11 @@ from mathnas._interrupts import Interrupts, hidden_from_children
 from mathnas._records import shown
 from mathnas._threads import set_torch_threads, torch_threads
 from mathnas.errors import EvaluationError
-from mathnas.evaluation import Evaluator, Measurement
+from mathnas.evaluation import BatchError, Evaluator, Measurement
 from mathnas.space import Network
 
 _IN_FLIGHT = 64  # evaluations handed to a foreign executor at a time: it does not say its size
+_TOGETHER = 1.0  # seconds whose outcomes are written together
 _PATIENCE = 3.0  # seconds that a worker has to end before it is killed
 _MAIN_GUARD = (
     "A script that evaluates with workers needs `if __name__ == '__main__':` around its own code, "
@@ -74,35 +75,42 @@ Results: TypeAlias = Generator[tuple[Task, list[Outcome]], None, None]
 
 def evaluate_task(evaluator: Evaluator, task: Task) -> list[Outcome]:
     """The outcomes of a task; one that raises does not hurt the others of its batch."""
-    if len(task.networks) > 1:
+    found = dict(evaluate_each(evaluator, task))
+    return [found[place] for place in range(len(task.networks))]
+
+
+def evaluate_each(evaluator: Evaluator, task: Task) -> Iterator[tuple[int, Outcome]]:
+    """As `evaluate_task`: each outcome with its place in the task, as they come."""
+    left = dict.fromkeys(range(len(task.networks)))
+    if len(left) > 1:
         try:
-            return _batch(evaluator, task)
+            for place, returned in evaluator.evaluate_each(task.networks, task.seeds):
+                if place not in left:
+                    raise BatchError(
+                        f"evaluate_each gives each place in the batch once, 0 to "
+                        f"{len(task.networks) - 1}, but {type(evaluator).__name__} gave "
+                        f"{shown(place)} too many."
+                    )
+                del left[place]
+                yield place, _outcome(evaluator, returned)
+        except BatchError as error:
+            yield from ((place, Failed(str(error))) for place in left)
+            return
         except Exception:
             pass  # find out below which network it was
-    outcomes: list[Outcome] = []
-    for network, seed in zip(task.networks, task.seeds, strict=True):
+    for place in left:
         try:
-            outcomes.append(_measured(evaluator, evaluator.evaluate(network, seed)))
+            found = evaluator.evaluate(task.networks[place], task.seeds[place])
+            yield place, _measured(evaluator, found)
         except Exception as error:
-            outcomes.append(Failed(describe(error), traceback.format_exc()))
-    return outcomes
+            yield place, Failed(describe(error), traceback.format_exc())
 
 
-def _batch(evaluator: Evaluator, task: Task) -> list[Outcome]:
-    found = list(evaluator.evaluate_batch(task.networks, task.seeds))
-    if len(found) != len(task.networks):
-        failed = Failed(
-            f"evaluate_batch returns one mapping for each network, but "
-            f"{type(evaluator).__name__} gave {len(found)} for {len(task.networks)}."
-        )
-        return [failed] * len(task.networks)
-    outcomes: list[Outcome] = []
-    for returned in found:
-        try:
-            outcomes.append(_measured(evaluator, returned))
-        except Exception as error:
-            outcomes.append(Failed(describe(error)))
-    return outcomes
+def _outcome(evaluator: Evaluator, returned: object) -> Outcome:
+    try:
+        return _measured(evaluator, returned)
+    except Exception as error:
+        return Failed(describe(error))
 
 
 def _measured(evaluator: Evaluator, returned: object) -> dict[str, Measurement]:
@@ -160,9 +168,37 @@ def run_here(evaluator: Evaluator, tasks: Sequence[Task], interrupts: Interrupts
             with interrupts.allowed():
                 stack.enter_context(FileLock(lock, timeout=24 * 3600.0, waiting=say))
         for task in tasks:
+            yield from _portions(evaluator, task, interrupts)
+
+
+def _portions(evaluator: Evaluator, task: Task, interrupts: Interrupts) -> Results:
+    """The outcomes of a task; those of a second together, as each is to be written."""
+    each = evaluate_each(evaluator, task)
+    pending: dict[int, Outcome] = {}
+    since = time.monotonic()
+    try:
+        while True:
             with interrupts.allowed():
-                outcomes = evaluate_task(evaluator, task)
-            yield task, outcomes
+                found = next(each, None)
+            if found is None:
+                break
+            pending[found[0]] = found[1]
+            if time.monotonic() - since >= _TOGETHER:
+                yield _part(task, pending)
+                pending, since = {}, time.monotonic()
+    except KeyboardInterrupt:
+        if pending:
+            yield _part(task, pending)
+        raise
+    if pending:
+        yield _part(task, pending)
+
+
+def _part(task: Task, outcomes: Mapping[int, Outcome]) -> tuple[Task, list[Outcome]]:
+    places = sorted(outcomes)
+    networks = tuple(task.networks[place] for place in places)
+    seeds = tuple(task.seeds[place] for place in places)
+    return Task(networks, seeds), [outcomes[place] for place in places]
 
 
 def _user() -> str:

@@ -7,6 +7,7 @@ process at any moment loses at most what is in flight.
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing.process
 import time
 from collections import Counter
@@ -132,7 +133,7 @@ def evaluate(
     # round by round, so that repeats of one network are spread over time
     missing.sort(key=lambda item: item[1])
     already = sum(wanted.values()) * repeats - len(missing)
-    tasks = list(_tasks(missing, evaluator, seed))
+    tasks = list(_tasks(missing, evaluator, seed, workers))
     tally = _Tally()
     title = f"evaluating {', '.join(names)}"
     with (
@@ -179,9 +180,10 @@ def _run(
 
 
 def _tasks(
-    missing: Sequence[tuple[Network, int]], evaluator: Evaluator, seed: int
+    missing: Sequence[tuple[Network, int]], evaluator: Evaluator, seed: int, workers: int
 ) -> Iterator[Task]:
-    size = max(1, evaluator.batch_size)
+    # one batch a worker at least, where there are fewer networks than would fill them
+    size = max(1, min(evaluator.batch_size, math.ceil(len(missing) / workers)))
     for begin in range(0, len(missing), size):
         part = missing[begin : begin + size]
         yield Task(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -243,6 +246,90 @@ class TestBatches:
         assert not isinstance(good, Failed)
         assert not isinstance(last, Failed)
 
+    def test_small_samples_are_shared_out(self, tmp_path: Path) -> None:
+        space = space_of()
+        with Study(tmp_path / "a.study", space) as study:
+            report = evaluate(study, all_of(space, 6), BatchSizes(), workers=2)
+            assert report.done == 6
+            # each batch tells how many networks it had
+            assert {found.measurement.value for found in study.evaluations()} == {3.0}
+
     def test_one_that_raises_is_tried_network_by_network(self) -> None:
         found = outcomes_of(RuntimeError("out of memory"))
         assert [outcome["latency_ms"].value for outcome in found] == [5, 5, 5]  # type: ignore[index]
+
+
+class BatchSizes(Evaluator):
+    """The value is the number of networks in the batch."""
+
+    metrics = Sums.metrics
+    batch_size = 100
+
+    def evaluate(self, network: Network, seed: int) -> dict[str, float]:
+        return {"latency_ms": 1.0}
+
+    def evaluate_batch(
+        self, networks: Sequence[Network], seeds: Sequence[int]
+    ) -> list[dict[str, float]]:
+        return [{"latency_ms": float(len(networks))}] * len(networks)
+
+
+class Stream(Sums):
+    """Gives the last network of a batch first; then does what the fields say."""
+
+    def __init__(
+        self, *, gap: float = 0.0, dies_after: int = 99, raises_after: int = 99, gives: int = 0
+    ) -> None:
+        super().__init__(batch_size=100)
+        self.gap = gap
+        self.dies_after = dies_after
+        self.raises_after = raises_after
+        self.gives = gives
+
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int]
+    ) -> Iterator[tuple[int, dict[str, float]]]:
+        for done, place in enumerate(reversed(range(len(networks)))):
+            time.sleep(self.gap)
+            if done == self.dies_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if done == self.raises_after:
+                raise RuntimeError("out of memory")
+            yield place + self.gives, {"latency_ms": 10.0 * sum(networks[place])}
+
+
+class TestBatchesThatComeOneByOne:
+    def test_values_belong_to_their_networks(self, tmp_path: Path) -> None:
+        space = space_of()
+        for workers in (1, 2):
+            with Study(tmp_path / f"{workers}.study", space) as study:
+                report = evaluate(study, all_of(space, 9), Stream(), workers=workers)
+                assert report.done == 9
+                found = {f.network: f.measurement.value for f in study.evaluations()}
+            assert found == {network: 10.0 * sum(network) for network in all_of(space, 9)}
+
+    def test_after_one_that_raises_the_rest_is_tried_one_by_one(self) -> None:
+        networks = tuple(all_of(space_of(), 4))
+        found = evaluate_task(Stream(raises_after=2), Task(networks, (0,) * 4))
+        values = [outcome["latency_ms"].value for outcome in found]  # type: ignore[index]
+        # two came from the batch, two one by one
+        assert values == [0, 1, 20, 30]
+
+    def test_places_outside_of_the_batch_are_failures(self) -> None:
+        networks = tuple(all_of(space_of(), 4))
+        for outcome in evaluate_task(Stream(gives=1), Task(networks, (0,) * 4)):
+            assert isinstance(outcome, Failed)
+            assert "each place in the batch once, 0 to 3, but Stream gave 4" in outcome.error
+
+    def test_a_kill_loses_only_what_had_not_come(self, tmp_path: Path) -> None:
+        space = space_of()
+        child = os.fork()
+        if child == 0:
+            with Study(tmp_path / "a.study", space) as study:
+                evaluate(study, all_of(space, 9), Stream(gap=0.6, dies_after=4))
+            os._exit(0)
+        os.waitpid(child, 0)
+        with Study(tmp_path / "a.study", space) as study:
+            # what comes within a second is written together
+            assert set(networks_in(study)) == set(all_of(space, 9)[5:])
+            assert evaluate(study, all_of(space, 9), Stream()).done == 5
