@@ -50,7 +50,7 @@ def train_step(
     module.zero_grad(set_to_none=True)
     torch.autograd.backward(functional.cross_entropy(run(x), labels))
     with torch.no_grad():
-        used = [p for p in module.parameters() if p.grad is not None]
+        used: list[Tensor] = [p for p in module.parameters() if p.grad is not None]
         torch._foreach_add_(used, [p.grad for p in used if p.grad is not None], alpha=-1e-6)
 
 

@@ -37,7 +37,7 @@ SMALL = TrainedConfig(
         ),
         head=24,
     ),
-    steps=150,
+    epochs=12,
     latency_batch=4,
 )
 
@@ -60,7 +60,7 @@ def test_training_beats_guessing_and_tells_networks_apart(bench: TrainedBench) -
 
 
 def test_training_again_gives_the_same_weights() -> None:
-    few = replace(SMALL, steps=8)
+    few = replace(SMALL, epochs=1)
     benches = [TrainedBench.train(few, seed=seed, progress=False) for seed in (3, 3, 4)]
     weights = [bench.accuracy.conditions["weights"] for bench in benches]
     assert weights[0] == weights[1] != weights[2]

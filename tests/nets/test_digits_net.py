@@ -15,7 +15,7 @@ from torch import nn
 from mathnas import InvalidInputError, Network
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.supernet import StagedNetwork
-from mathnas.training.sandwich import extreme_networks
+from mathnas.training.networks import extreme_networks
 
 DEFAULT = DigitsNet()
 NETWORKS = [*extreme_networks(DEFAULT.space), DEFAULT.space.reference, *DEFAULT.space.sample(5)]

@@ -1,8 +1,6 @@
-"""Endless batches of images in memory."""
+"""Batches of tensors in memory: functions of seed, epoch and step."""
 
 from __future__ import annotations
-
-import itertools
 
 import pytest
 
@@ -12,58 +10,79 @@ import torch
 from torch import Tensor
 
 from mathnas import InvalidInputError
-from mathnas.training.batches import shuffled_batches
+from mathnas.training.batches import TensorBatches
 
-IMAGES = torch.arange(10.0).reshape(10, 1, 1, 1)
-LABELS = torch.arange(10)
+IMAGES = torch.arange(12.0).reshape(12, 1, 1, 1)
+LABELS = torch.arange(12)
 
 
-def first(count: int, seed: int = 0, size: int = 5) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(seed)
-    return list(itertools.islice(shuffled_batches(IMAGES, LABELS, size, generator), count))
+def noisy(images: Tensor, generator: torch.Generator) -> Tensor:
+    return images + torch.rand(images.shape, generator=generator)
+
+
+def labels_of(batches: TensorBatches, epoch: int, start: int = 0) -> list[list[int]]:
+    return [labels.tolist() for _, labels in batches.epoch(epoch, start)]
 
 
 def test_an_epoch_holds_every_image_once_with_its_label() -> None:
-    batches = first(4)
-    for epoch in (batches[:2], batches[2:]):
-        labels = torch.cat([labels for _, labels in epoch])
-        assert sorted(labels.tolist()) == list(range(10))
-    for images, labels in batches:
+    batches = TensorBatches(IMAGES, LABELS, 4)
+    assert batches.steps_per_epoch == 3
+    for number in range(2):
+        assert sorted(label for batch in labels_of(batches, number) for label in batch) == list(
+            range(12)
+        )
+    for images, labels in batches.epoch(0):
         assert torch.equal(images.flatten(), labels.float())
 
 
-def test_every_epoch_has_its_own_order() -> None:
-    labels = [labels.tolist() for _, labels in first(4)]
-    assert labels[:2] != labels[2:]
+def test_every_epoch_and_seed_has_its_own_order() -> None:
+    batches, other = TensorBatches(IMAGES, LABELS, 4), TensorBatches(IMAGES, LABELS, 4, seed=1)
+    assert labels_of(batches, 0) == labels_of(batches, 0)
+    assert labels_of(batches, 0) != labels_of(batches, 1)
+    assert labels_of(batches, 0) != labels_of(other, 0)
 
 
 def test_what_does_not_fill_a_batch_is_skipped() -> None:
-    assert [len(labels) for _, labels in first(5, size=4)] == [4] * 5
-    epoch = torch.cat([labels for _, labels in first(2, size=4)])
-    assert len(set(epoch.tolist())) == 8
+    batches = TensorBatches(IMAGES, LABELS, 5)
+    assert batches.steps_per_epoch == 2
+    assert [len(labels) for labels in labels_of(batches, 0)] == [5, 5]
 
 
-def test_the_generator_decides_the_order() -> None:
-    def labels(seed: int) -> list[list[int]]:
-        return [labels.tolist() for _, labels in first(4, seed)]
-
-    assert labels(1) == labels(1)
-    assert labels(1) != labels(2)
-
-
-def test_images_are_augmented_with_the_same_generator() -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def augment(images: Tensor, given: torch.Generator) -> Tensor:
-        assert given is generator
-        return images + 100
-
-    images, labels = next(shuffled_batches(IMAGES, LABELS, 5, generator, augment))
-    assert torch.equal(images.flatten(), labels + 100.0)
+def test_starting_in_the_middle_gives_the_same_batches() -> None:
+    batches = TensorBatches(IMAGES, LABELS, 4, augment=noisy)
+    whole, rest = list(batches.epoch(3)), list(batches.epoch(3, 1))
+    assert len(rest) == 2
+    for (images, labels), (again, same) in zip(whole[1:], rest, strict=True):
+        assert torch.equal(images, again)
+        assert torch.equal(labels, same)
+    assert list(batches.epoch(3, 3)) == []
 
 
-@pytest.mark.parametrize(("labels", "size"), [(10, 0), (10, 11), (9, 5)])
+def test_augmentation_differs_between_epochs_steps_and_processes() -> None:
+    same = torch.zeros(12, 1, 1, 1)
+    seen = []
+    for rank in range(2):
+        batches = TensorBatches(same, LABELS, 4, augment=noisy, rank=rank, world=2)
+        seen += [images for epoch in range(2) for images, _ in batches.epoch(epoch)]
+    values = torch.cat(seen).flatten().tolist()
+    assert len(set(values)) == len(values)
+
+
+def test_processes_share_every_batch() -> None:
+    whole = TensorBatches(IMAGES, LABELS, 6)
+    shares = [TensorBatches(IMAGES, LABELS, 6, rank=rank, world=3) for rank in range(3)]
+    assert [share.steps_per_epoch for share in shares] == [2, 2, 2]
+    for step, labels in enumerate(labels_of(whole, 1)):
+        assert sum((labels_of(share, 1)[step] for share in shares), []) == labels
+
+
+@pytest.mark.parametrize(("labels", "size"), [(12, 0), (12, 13), (11, 5)])
 def test_sizes_that_do_not_fit_are_refused(labels: int, size: int) -> None:
-    message = f"10 images, {labels} labels and batches of {size}"
+    message = f"12 images, {labels} labels and batches of {size}"
     with pytest.raises(InvalidInputError, match=message):
-        shuffled_batches(IMAGES, LABELS[:labels], size, torch.Generator())
+        TensorBatches(IMAGES, LABELS[:labels], size)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="batches of 4 for process 0 of 3"):
+        TensorBatches(IMAGES, LABELS, 4, world=3)

@@ -23,6 +23,7 @@ from mathnas.cli import (
     search,
     show_env,
     spaces,
+    train,
     validate,
 )
 from mathnas.errors import MathNASError
@@ -48,6 +49,7 @@ for module in (
     pareto,
     candidates,
     refine,
+    train,
     show_env,
 ):
     module.register(app)

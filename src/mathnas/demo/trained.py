@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 import torch
 
-from mathnas._progress import progress_bar
 from mathnas._threads import torch_threads
 from mathnas._version import __version__
 from mathnas.demo.bench import Delivery
@@ -26,8 +25,11 @@ from mathnas.nets.digits import DigitsConfig, DigitsNet
 from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.onnx_export import OnnxParts, export_onnx, run_onnx
 from mathnas.space import Network, SearchSpace
-from mathnas.training.batches import shuffled_batches
-from mathnas.training.sandwich import SandwichConfig, TrainingStep, train
+from mathnas.training.batches import TensorBatches
+from mathnas.training.config import TrainingConfig
+from mathnas.training.data import TrainingData
+from mathnas.training.processes import Processes
+from mathnas.training.trainer import train
 
 ONNX_FILE = "network.onnx"
 
@@ -38,8 +40,8 @@ class TrainedConfig:
 
     Attributes:
         net: shape of the supernet.
-        steps, images: optimiser steps and images a step.
-        learning_rate: see `SandwichConfig`.
+        epochs, images: passes over the training images, and images a step.
+        learning_rate: see `TrainingConfig`.
         threads: torch threads for training and accuracy. One: these networks are too small to gain
             from more, and the numbers then do not depend on the machine's cores.
         latency_batch: images in one run when latency is measured.
@@ -48,7 +50,7 @@ class TrainedConfig:
     """
 
     net: DigitsConfig = field(default_factory=DigitsConfig)
-    steps: int = 600
+    epochs: int = 50
     images: int = 64
     learning_rate: float = 1e-2
     threads: int = 1
@@ -97,25 +99,27 @@ class TrainedBench:
         chosen = config or TrainedConfig()
         data = load_images()
         supernet = DigitsNet(chosen.net, seed=seed)
-        # depthwise convolutions on a CPU take half the time in this layout
-        supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        batches = shuffled_batches(
-            data.training.images,
-            data.training.labels,
-            chosen.images,
-            torch.Generator().manual_seed(seed),
-            distort,
+        settings = TrainingConfig(
+            epochs=chosen.epochs,
+            batch_size=chosen.images,
+            optimizer="adamw",
+            learning_rate=chosen.learning_rate,
+            weight_decay=1e-3,
+            warmup_epochs=chosen.epochs / 10,
+            label_smoothing=0.05,
+            seed=seed,
+            log_interval=1,
         )
-        settings = SandwichConfig(chosen.steps, learning_rate=chosen.learning_rate, seed=seed)
-        with (
-            torch_threads(chosen.threads),
-            progress_bar("training the supernet", chosen.steps, progress) as bar,
-        ):
-
-            def told(step: TrainingStep) -> None:
-                bar.advance(1, f"loss {step.loss:.2f}, largest network {step.accuracy:.0f} %")
-
-            train(supernet, batches, settings, told)
+        images, labels = data.training.images, data.training.labels
+        batches = TensorBatches(images, labels, chosen.images, seed=seed, augment=distort)
+        with torch_threads(chosen.threads):
+            train(
+                supernet,
+                TrainingData("digits", batches, chosen.net.classes),
+                settings,
+                processes=Processes(torch.device("cpu")),
+                progress=progress,
+            )
         return cls(supernet, data, chosen, seed)
 
     @property

@@ -42,6 +42,12 @@ IMAGENET = Preprocessing(
 )
 
 
+def preprocessing_for(text: str) -> Preprocessing:
+    """How images that `open_images` reads are usually prepared: `CIFAR10` for those, `IMAGENET` for
+    all others."""
+    return CIFAR10 if text == "cifar10" else IMAGENET
+
+
 _NAMED = {"cifar10": CIFAR10, "cifar100": CIFAR100, "imagenet": IMAGENET}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,13 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mathnas.errors import InvalidInputError
+from mathnas._records import Record
+from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.nets.elastic import ElasticConv2d
 from mathnas.nets.linear import copied_linear, new_linear, reset_linear
 from mathnas.nets.mbconv import ElasticMBConv, MBConvChoice
 from mathnas.nets.norm import SharedBatchNorm2d
 from mathnas.nets.supernet import ChainSupernet
 from mathnas.space import Block, BlockNode, SearchSpace
+
+FAMILY = "digits"  # of the space, in declarations
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,69 @@ class DigitsConfig:
                     f"{node.channels} channels: leave None out of its choices."
                 )
 
+    def to_family(self) -> dict[str, object]:
+        """The ``family`` record of the space: this configuration as JSON values."""
+        nodes = [
+            {
+                "channels": node.channels,
+                "stride": node.stride,
+                "choices": [
+                    None if choice is None else [choice.kernel, choice.expansion]
+                    for choice in node.choices
+                ],
+            }
+            for node in self.nodes
+        ]
+        return {
+            "name": FAMILY,
+            "side": self.side,
+            "stem": self.stem,
+            "nodes": nodes,
+            "head": self.head,
+            "classes": self.classes,
+        }
+
+    @staticmethod
+    def from_family(family: Mapping[str, object]) -> DigitsConfig:
+        """The configuration of a ``family`` record.
+
+        Raises:
+            FileFormatError: the record lacks a field, or has one of another type.
+        """
+        record = Record(family, "family")
+        nodes = []
+        for where, entry in record.items("nodes"):
+            node = Record(entry, where)
+            choices = node.get("choices", list)
+            if not all(c is None or [type(v) for v in _listed(c)] == [int, int] for c in choices):
+                raise FileFormatError(
+                    f"{where}.choices: expected null or [kernel, expansion], but got {choices}."
+                )
+            nodes.append(
+                DigitsNode(
+                    node.get("channels", int),
+                    node.get("stride", int),
+                    tuple(None if choice is None else MBConvChoice(*choice) for choice in choices),
+                )
+            )
+        return DigitsConfig(
+            record.get("side", int),
+            record.get("stem", int),
+            tuple(nodes),
+            record.get("head", int),
+            record.get("classes", int),
+        )
+
     def inputs(self) -> list[tuple[int, int]]:
         """For every node, and then the head: channels and side of its input."""
         shapes = [(self.stem, self.side)]
         for node in self.nodes:
             shapes.append((node.channels, -(-shapes[-1][1] // node.stride)))
         return shapes
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def digits_space(config: DigitsConfig) -> SearchSpace:
@@ -112,6 +173,7 @@ def digits_space(config: DigitsConfig) -> SearchSpace:
         name="digits",
         fixed_macs=stem_macs + head_macs,
         fixed_params=stem_params + head_params,
+        family=config.to_family(),
     )
 
 

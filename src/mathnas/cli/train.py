@@ -1,0 +1,162 @@
+"""``mathnas train``."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mathnas.cli._options import AsJson, print_json, progress_of
+from mathnas.errors import InvalidInputError
+
+
+class RecipeName(str, Enum):
+    """How a supernet is trained."""
+
+    SANDWICH = "sandwich"
+    SHRINKING = "shrinking"
+    UNIFORM = "uniform"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "train",
+        help="Train a supernet. The same command goes on where it was stopped; several processes "
+        "train together under torchrun.",
+        epilog="Examples:\n\n"
+        "mathnas train out --space digits --data digits --recipe sandwich --epochs 20\n\n"
+        "mathnas train out --space digits --data digits --set learning_rate=0.1 --set ema=0.999\n\n"
+        "mathnas train out --space digits --data digits --config training.json\n\n"
+        "torchrun --nproc-per-node 2 -m mathnas train out --space digits --data digits",
+    )(train)
+
+
+def train(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder for checkpoint, log and at the end supernet.safetensors."
+        ),
+    ],
+    space: Annotated[
+        str, typer.Option("--space", metavar="SPACE", help="A space that has a supernet.")
+    ],
+    data: Annotated[str, typer.Option("--data", metavar="DATA", help="What to train on.")],
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option(
+            "--recipe",
+            help="sandwich: largest, smallest and random networks, the largest as teacher. "
+            "shrinking: in phases, with a frozen teacher. uniform: one random network a step.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs in all.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE.json", help="A configuration (--write-config)."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A field of the configuration, its value as in JSON. May be repeated.",
+        ),
+    ] = None,
+    write_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-config",
+            metavar="FILE.json",
+            help="Write the configuration with every field, to be edited, and stop.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="cpu, cuda, ...; by default an accelerator if there is one."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="Processor threads; by default torch's choice."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events for TensorBoard into OUT.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    import torch
+
+    from mathnas.nets.families import space_named, supernet_for
+    from mathnas.training.config import TrainingConfig
+    from mathnas.training.data import training_data
+    from mathnas.training.processes import Processes
+    from mathnas.training.trainer import train as run
+
+    fields = {} if config is None else TrainingConfig.load(config).to_fields()
+    fields |= _settings(settings or [])
+    if recipe is not None:
+        fields["recipe"] = recipe.value
+    if epochs is not None:
+        fields["epochs"] = epochs
+    chosen = TrainingConfig.from_fields(fields, "the configuration")
+    if write_config is not None:
+        chosen.save(write_config)
+        typer.echo(f"written: {write_config}", err=as_json)
+        return
+    supernet = supernet_for(space_named(space), seed=chosen.seed)
+    processes = Processes.join(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    source = training_data(
+        data,
+        chosen,
+        processes,
+        resolution=getattr(supernet.space, "resolution", None),
+        show=progress_of(as_json),
+    )
+    try:
+        report = run(
+            supernet,
+            source,
+            chosen,
+            out,
+            processes=processes,
+            progress=progress_of(as_json),
+            tensorboard=tensorboard,
+        )
+    except KeyboardInterrupt:
+        if processes.first:
+            typer.echo(f"A checkpoint is in {out}. The same command goes on from there.", err=True)
+        raise
+    if not processes.first:
+        return
+    if as_json:
+        print_json(report.to_dict())
+        return
+    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in report.accuracies.items())
+    typer.echo(
+        f"{report.steps} steps" + f" (from {report.resumed})" * (report.resumed > 0) + ", "
+        f"{report.seconds:.0f} s" + f"; accuracy: {accuracies}" * bool(accuracies)
+    )
+    typer.echo(f"written: {report.file}")
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """``["ema=0.999"]`` as fields; a value that is not JSON is a text.
+
+    Raises:
+        InvalidInputError: an entry is not NAME=VALUE.
+    """
+    fields: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InvalidInputError(f"--set is written NAME=VALUE, but got {text!r}.")
+        try:
+            fields[name] = json.loads(value)
+        except ValueError:
+            fields[name] = value
+    return fields

@@ -1,0 +1,377 @@
+"""How a supernet is trained: one frozen dataclass, with a JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from mathnas._records import check_header, read_json, shown, write_json
+from mathnas.errors import FileFormatError, InvalidInputError
+
+Recipe: TypeAlias = Literal["sandwich", "shrinking", "uniform"]
+Optimizer: TypeAlias = Literal["sgd", "adamw"]
+Precision: TypeAlias = Literal["no", "bf16", "fp16"]
+
+_T = TypeVar("_T")
+CONFIG_FORMAT = "mathnas-training"
+CONFIG_VERSION = 1
+# what is told and kept on the way, without effect on the weights: it may change when training
+# goes on
+REPORTING = ("checkpoint_interval", "log_interval", "evaluation_interval")
+_DEFAULT_EPOCHS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of progressive shrinking, with its own optimiser and schedule.
+
+    Attributes:
+        name: for logs.
+        epochs: its length.
+        blocks: which blocks may be drawn: a pattern of node names (as in a shell: ``*``, ``?``,
+            ``[46]``) with the patterns of its blocks. Of several patterns that match a node the
+            last holds; a node that none matches, and an empty mapping, allow every block.
+        largest: train the largest network alone, on labels; `blocks` is then empty.
+        networks: random networks a step; their gradients are summed.
+        distill: weight of the soft cross entropy against the teacher; 0 trains on labels alone.
+        learning_rate: highest rate; the configuration's where it is None.
+        warmup_epochs: in which the rate rises linearly; afterwards it falls along a cosine to 0.
+        sort_channels: call the supernet's ``sort_channels()`` first, so that its narrow forms
+            begin with the important channels.
+    """
+
+    name: str
+    epochs: int
+    blocks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    largest: bool = False
+    networks: int = 1
+    distill: float = 1.0
+    learning_rate: float | None = None
+    warmup_epochs: float = 0.0
+    sort_channels: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self, _PHASE_RULES, "a phase's")
+        object.__setattr__(self, "blocks", _patterns(self.blocks, self.name))
+        if self.largest and (self.blocks or self.networks != 1):
+            raise InvalidInputError(
+                f"a phase with largest=true trains one network, but phase {self.name!r} also has "
+                "blocks or networks: leave them out."
+            )
+        if self.warmup_epochs > self.epochs:
+            raise InvalidInputError(
+                f"a warm-up is no longer than its phase, but phase {self.name!r} has "
+                f"{self.epochs} epochs and {self.warmup_epochs} of warm-up."
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        record = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**record, "blocks": {node: list(own) for node, own in self.blocks.items()}}
+
+    @staticmethod
+    def from_dict(value: object, where: str = "phase") -> Phase:
+        """The phase of a JSON object.
+
+        Raises:
+            FileFormatError: a field is unknown or missing.
+            InvalidInputError: a value breaks a rule.
+        """
+        record = _fields(value, Phase, where)
+        for name in ("name", "epochs"):
+            if name not in record:
+                raise FileFormatError(f"{where}: the field {name!r} is missing.")
+        return _built(Phase, record, where)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes:
+        recipe: ``sandwich`` (Yu et al., BigNAS, ECCV 2020): every step the largest network learns
+            the labels, the smallest and random ones learn the largest's outputs. ``shrinking`` (Cai
+            et al., once-for-all, ICLR 2020): in phases, with a frozen copy of the largest network
+            as teacher. ``uniform`` (Guo et al., single path one-shot, ECCV 2020): one random
+            network a step on the labels.
+        epochs: of all phases together; 30 where it is None and there are no phases.
+        phases: of ``shrinking``; by default the largest network alone for a third of the epochs,
+            then all networks. They tell their own epochs.
+        batch_size: of a step, all processes together.
+        optimizer: ``sgd`` (with Nesterov momentum) or ``adamw``.
+        learning_rate: highest rate.
+        momentum: of ``sgd``.
+        weight_decay: of weights; biases and normalisations (one dimension) do not decay.
+        warmup_epochs: in which the rate rises linearly; afterwards it falls along a cosine to 0.
+        label_smoothing: of the labels, 0 to 1.
+        random_networks: networks a step of ``sandwich`` besides the largest and the smallest, and
+            of the second default phase of ``shrinking``.
+        clip: highest norm of a step's gradient; None does not clip.
+        ema: decay of an exponential moving average of the weights, which is then what is
+            evaluated and saved; None keeps none.
+        precision: ``no`` (float32), ``bf16`` or ``fp16`` (with a loss scale).
+        seed: of everything that is drawn; the initial weights have it too.
+        channels_last: memory layout of images; depthwise convolutions on a CPU take half the time.
+        held_out: training images that are kept from training, the same share of every class, to
+            evaluate with; data that come with a part for that ignore it. 0 evaluates nothing.
+        start: supernet file whose weights training starts from; None starts from random ones.
+        teacher: supernet file whose largest network teaches in ``shrinking``; None takes the
+            supernet as it is when the first phase that distils begins.
+        checkpoint_interval: steps.
+        log_interval: steps.
+        evaluation_interval: epochs between evaluations of the smallest and the largest network; 0
+            evaluates at the end alone.
+    """
+
+    recipe: Recipe = "sandwich"
+    epochs: int | None = None
+    phases: tuple[Phase, ...] = ()
+    batch_size: int = 128
+    optimizer: Optimizer = "sgd"
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 3e-5
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.1
+    random_networks: int = 2
+    clip: float | None = None
+    ema: float | None = None
+    precision: Precision = "no"
+    seed: int = 0
+    channels_last: bool = True
+    held_out: int = 5_000
+    start: str | None = None
+    teacher: str | None = None
+    checkpoint_interval: int = 200
+    log_interval: int = 20
+    evaluation_interval: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "phases", _phases(self.phases))
+        _check(self, _CONFIG_RULES, "training's")
+        if self.phases and self.recipe != "shrinking":
+            raise InvalidInputError(
+                f"phases belong to the recipe 'shrinking', but recipe is {self.recipe!r}."
+            )
+        if self.phases and self.epochs is not None:
+            raise InvalidInputError(
+                f"phases tell their own epochs (here {sum(p.epochs for p in self.phases)} in all), "
+                f"but epochs is {self.epochs}: leave it out."
+            )
+        if self.teacher is not None and self.recipe != "shrinking":
+            raise InvalidInputError(
+                f"a teacher belongs to the recipe 'shrinking', but recipe is {self.recipe!r}."
+            )
+        for phase in self.plan():
+            if self.recipe != "sandwich" and phase.networks < 1:
+                raise InvalidInputError(
+                    f"a step of {self.recipe!r} trains at least 1 network, but phase "
+                    f"{phase.name!r} has networks={phase.networks}."
+                )
+
+    def plan(self) -> tuple[Phase, ...]:
+        """The phases of any recipe; `sandwich` and `uniform` have one."""
+        if self.phases:
+            return self.phases
+        epochs = _DEFAULT_EPOCHS if self.epochs is None else self.epochs
+        warmup = self.warmup_epochs
+        if self.recipe != "shrinking":
+            networks = self.random_networks if self.recipe == "sandwich" else 1
+            return (
+                Phase(self.recipe, epochs, networks=networks, distill=0.0, warmup_epochs=warmup),
+            )
+        if epochs < 2:
+            raise InvalidInputError(
+                f"shrinking takes at least 2 epochs, one a phase, but epochs is {epochs}."
+            )
+        first = max(1, epochs // 3)
+        return (
+            Phase("largest", first, largest=True, distill=0.0, warmup_epochs=min(warmup, first)),
+            Phase("all", epochs - first, networks=max(1, self.random_networks)),
+        )
+
+    def replace(self, **changes: Any) -> TrainingConfig:
+        """A copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+    # ---- files ------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON form: every field, defaults too."""
+        return {"format": CONFIG_FORMAT, "version": CONFIG_VERSION, **self.to_fields()}
+
+    def to_fields(self) -> dict[str, Any]:
+        """As `to_dict`, without ``format`` and ``version``."""
+        record = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**record, "phases": [phase.to_dict() for phase in self.phases]}
+
+    @staticmethod
+    def from_dict(value: object, where: str = "training") -> TrainingConfig:
+        """The configuration of a JSON object; fields that are left out have their defaults.
+
+        Raises:
+            FileFormatError: another format, or an unknown field.
+            InvalidInputError: a value breaks a rule.
+        """
+        record = dict(check_header(value, CONFIG_FORMAT, CONFIG_VERSION, where).value)
+        del record["format"], record["version"]
+        return TrainingConfig.from_fields(record, where)
+
+    @staticmethod
+    def from_fields(value: object, where: str = "training") -> TrainingConfig:
+        """As `from_dict`, for an object without ``format`` and ``version``."""
+        record = _fields(value, TrainingConfig, where)
+        phases = record.get("phases", [])
+        if not isinstance(phases, list):
+            raise FileFormatError(f"{where}.phases: expected a list, but got {shown(phases)}.")
+        record["phases"] = tuple(
+            Phase.from_dict(phase, f"{where}.phases[{i}]") for i, phase in enumerate(phases)
+        )
+        return _built(TrainingConfig, record, where)
+
+    @staticmethod
+    def load(path: str | Path) -> TrainingConfig:
+        """Read a configuration file; errors as `from_dict`."""
+        record = read_json(Path(path), CONFIG_FORMAT, CONFIG_VERSION)
+        return TrainingConfig.from_dict(record.value, str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the configuration as JSON, whole or not at all."""
+        write_json(Path(path), self.to_dict())
+
+    def difference(self, other: TrainingConfig) -> str | None:
+        """The first field that decides the weights and differs, or None."""
+        for item in dataclasses.fields(self):
+            own, others = getattr(self, item.name), getattr(other, item.name)
+            if item.name not in REPORTING and own != others:
+                return item.name
+        return None
+
+
+# ---- rules --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a field may hold."""
+
+    text: str
+    holds: Callable[[Any], bool]
+    optional: bool = False
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(text: str, holds: Callable[[float], bool], optional: bool = False) -> _Rule:
+    return _Rule(f"a number {text}", lambda v: _is_number(v) and holds(v), optional)
+
+
+def _whole(least: int, optional: bool = False) -> _Rule:
+    return _Rule(
+        f"a whole number, {least} or more",
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least,
+        optional,
+    )
+
+
+def _one_of(*names: str) -> _Rule:
+    return _Rule(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
+
+
+_FLAG = _Rule("true or false", lambda v: isinstance(v, bool))
+_PATH = _Rule("a path", lambda v: isinstance(v, str) and v != "", optional=True)
+_RATE = _number("above 0", lambda v: v > 0)
+_NOT_NEGATIVE = _number("of at least 0", lambda v: v >= 0)
+
+_PHASE_RULES: Mapping[str, _Rule] = {
+    "name": _Rule("a text", lambda v: isinstance(v, str) and v != ""),
+    "epochs": _whole(1),
+    "blocks": _Rule("a mapping of patterns", lambda v: isinstance(v, Mapping)),
+    "largest": _FLAG,
+    "networks": _whole(0),
+    "distill": _NOT_NEGATIVE,
+    "learning_rate": dataclasses.replace(_RATE, optional=True),
+    "warmup_epochs": _NOT_NEGATIVE,
+    "sort_channels": _FLAG,
+}
+_CONFIG_RULES: Mapping[str, _Rule] = {
+    "recipe": _one_of("sandwich", "shrinking", "uniform"),
+    "epochs": _whole(1, optional=True),
+    "batch_size": _whole(1),
+    "optimizer": _one_of("sgd", "adamw"),
+    "learning_rate": _RATE,
+    "momentum": _number("in [0, 1)", lambda v: 0 <= v < 1),
+    "weight_decay": _NOT_NEGATIVE,
+    "warmup_epochs": _NOT_NEGATIVE,
+    "label_smoothing": _number("in [0, 1]", lambda v: 0 <= v <= 1),
+    "random_networks": _whole(0),
+    "clip": dataclasses.replace(_RATE, optional=True),
+    "ema": _number("in [0, 1)", lambda v: 0 <= v < 1, optional=True),
+    "precision": _one_of("no", "bf16", "fp16"),
+    "seed": _whole(0),
+    "channels_last": _FLAG,
+    "held_out": _whole(0),
+    "start": _PATH,
+    "teacher": _PATH,
+    "checkpoint_interval": _whole(1),
+    "log_interval": _whole(1),
+    "evaluation_interval": _whole(0),
+}
+
+
+def _check(value: object, rules: Mapping[str, _Rule], whose: str) -> None:
+    for name, rule in rules.items():
+        found = getattr(value, name)
+        if found is None and rule.optional:
+            continue
+        if not rule.holds(found):
+            null = " or null" if rule.optional else ""
+            raise InvalidInputError(f"{whose} {name} is {rule.text}{null}, but got {shown(found)}.")
+
+
+def _patterns(blocks: Mapping[str, object], name: str) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for node, own in blocks.items():
+        if isinstance(own, str) or not isinstance(own, Sequence) or not own:
+            raise InvalidInputError(
+                f"blocks of a phase are lists of patterns, one for each pattern of nodes, but "
+                f"phase {name!r} has {shown(own)} for {node!r}."
+            )
+        if not all(isinstance(pattern, str) for pattern in own):
+            raise InvalidInputError(
+                f"patterns of blocks are texts, but phase {name!r} has {shown(own)} for {node!r}."
+            )
+        found[node] = tuple(own)
+    return found
+
+
+def _phases(phases: object) -> tuple[Phase, ...]:
+    if not isinstance(phases, Sequence) or not all(isinstance(phase, Phase) for phase in phases):
+        raise InvalidInputError(f"phases are a sequence of Phase, but got {shown(phases)}.")
+    return tuple(phases)
+
+
+def _fields(value: object, kind: type, where: str) -> dict[str, Any]:
+    """A JSON object, after checking that `kind` has all its fields."""
+    if not isinstance(value, Mapping):
+        raise FileFormatError(f"{where}: expected an object, but got {shown(value)}.")
+    known = [item.name for item in dataclasses.fields(kind)]
+    for name in value:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
+            raise FileFormatError(f"{where}: unknown field {name!r}: {hint}")
+    return dict(value)
+
+
+def _built(kind: Callable[..., _T], record: Mapping[str, Any], where: str) -> _T:
+    try:
+        return kind(**record)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}") from error

@@ -1,0 +1,131 @@
+"""What a supernet is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from mathnas._progress import Show
+from mathnas.errors import InvalidInputError, MissingExtraError
+from mathnas.nets.evaluators import LabelledImages
+from mathnas.training.batches import Batches, TensorBatches
+from mathnas.training.config import TrainingConfig
+from mathnas.training.processes import Processes
+
+_EVALUATED = 2_000  # held-out images of an evaluation on the way
+_CALIBRATING = 2_000  # images for the batch-norm statistics of one
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches to train on, and images to evaluate with.
+
+    Attributes:
+        name: as the command line names it.
+        batches: what is trained on; this process's share.
+        classes: how many there are.
+        calibration: batches of training images for the batch-norm statistics of an evaluation.
+        held_out: images on which accuracy is measured; None evaluates nothing.
+        notes: JSON values to keep with the trained weights, such as how inputs are normalised.
+    """
+
+    name: str
+    batches: Batches
+    classes: int
+    calibration: Sequence[Tensor] = ()
+    held_out: LabelledImages | None = None
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.held_out is not None and not self.calibration:
+            raise InvalidInputError(
+                "an evaluation needs batches for the batch-norm statistics, but there are held-out "
+                "images and no calibration: give both, or neither."
+            )
+
+
+def training_data(
+    text: str,
+    config: TrainingConfig,
+    processes: Processes,
+    *,
+    resolution: int | None = None,
+    show: Show = None,
+) -> TrainingData:
+    """The data that a command line names.
+
+    Args:
+        text: ``digits``, or what `mathnas.images.known.open_images` reads.
+        resolution: side of the inputs; that of the data's preprocessing where it is None.
+        show: whether progress is shown.
+
+    Raises:
+        InvalidInputError: there is no such data, or it does not fit the configuration.
+        MissingExtraError: what reads it is not installed.
+    """
+    if text == "digits":
+        return _digits(text, config, processes)
+    return _images(text, config, processes, resolution, show)
+
+
+def _images(
+    text: str, config: TrainingConfig, processes: Processes, resolution: int | None, show: Show
+) -> TrainingData:
+    try:
+        from mathnas.images import known
+        from mathnas.images.loader import ImageBatches, calibration_batches, evaluation_tensors
+        from mathnas.images.sources import holdout
+    except ImportError as error:
+        raise MissingExtraError(
+            "images are read with pyarrow and pillow: pip install 'mathnas[images]'."
+        ) from error
+    source = known.open_images(text, "train", show=show)
+    preprocessing = known.preprocessing_for(text)
+    if resolution is not None:
+        preprocessing = preprocessing.at(resolution)
+    notes: dict[str, object] = {
+        "preprocessing": preprocessing.to_dict(),
+        "held_out": config.held_out,
+        "held_out_seed": config.seed,
+    }
+    classes = source.classes
+    calibration: Sequence[Tensor] = ()
+    held_out = None
+    if config.held_out:
+        source, kept = holdout(source, config.held_out, config.seed)
+        count = min(len(kept), _EVALUATED)
+        held_out = LabelledImages(*evaluation_tensors(kept, preprocessing, count, config.seed))
+        calibration = calibration_batches(
+            source, preprocessing, min(len(source), _CALIBRATING), seed=config.seed
+        )
+    batches = ImageBatches(
+        source,
+        config.batch_size,
+        preprocessing,
+        seed=config.seed,
+        rank=processes.rank,
+        world=processes.world,
+    )
+    return TrainingData(text, batches, classes, calibration, held_out, notes)
+
+
+def _digits(text: str, config: TrainingConfig, processes: Processes) -> TrainingData:
+    try:
+        from mathnas.demo.images import distort, load_images
+    except ImportError as error:
+        raise MissingExtraError(
+            "the digits come with scikit-learn: pip install 'mathnas[demo]'."
+        ) from error
+    images = load_images()
+    batches = TensorBatches(
+        images.training.images,
+        images.training.labels,
+        config.batch_size,
+        seed=config.seed,
+        augment=distort,
+        rank=processes.rank,
+        world=processes.world,
+    )
+    return TrainingData(text, batches, 10, images.calibration, images.held_out)
