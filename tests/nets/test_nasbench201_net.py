@@ -256,6 +256,16 @@ def test_no_drawn_node_has_only_none() -> None:
     assert net.draw(np.random.default_rng(3)) == net.draw(np.random.default_rng(3))
 
 
+def test_the_extremes_are_the_smallest_cell_with_an_output_and_the_largest() -> None:
+    net, x = supernet(), images(2)
+    smallest, largest = net.extremes()
+    macs = SMALL.macs(SMALL.all_networks())
+    assert SMALL.macs([smallest, largest]).tolist() == [macs.min(), macs.max()]
+    outputs = net(x, smallest)
+    assert not torch.allclose(outputs[0], outputs[1])
+    assert torch.equal(*net(x, NONE_ONLY)), "the smallest by MACs alone is a constant"
+
+
 # ---- smaller spaces ------------------------------------------------------------------------------
 
 

@@ -242,6 +242,11 @@ class NASBench201Net(Supernet):
             cell.extend(incoming.tolist())
         return tuple(cell)
 
+    def extremes(self) -> tuple[Network, Network]:
+        """All skips and all 3x3 convolutions: the smallest network that is not a constant, and the
+        largest."""
+        return (SKIP,) * len(EDGES), (CONV_3X3,) * len(EDGES)
+
 
 def _positions(space: NASBench201) -> list[tuple[int, int]]:
     """Widths of input and output of all cells and residual blocks in order."""

@@ -232,6 +232,18 @@ class SupernetContract:
         assert len(set(drawn)) > 1
         assert [draw(np.random.default_rng(0)) for _ in range(2)] == [drawn[0]] * 2
 
+    def test_extreme_networks_are_networks(self, supernet: Supernet) -> None:
+        extremes: Callable[[], tuple[Network, Network]] | None
+        extremes = getattr(supernet, "extremes", None)
+        if extremes is None:
+            pytest.skip("the supernet leaves finding its extreme networks to the trainer")
+        smallest, largest = extremes()
+        for network in (smallest, largest):
+            assert supernet.space.check(network) == network
+        if supernet.space.block_macs is not None:
+            macs = supernet.space.macs([smallest, largest])
+            assert macs[0] <= macs[1]
+
     # ---- chains ------------------------------------------------------------------------------
 
     def test_nodes_one_by_one_are_the_whole(
