@@ -137,6 +137,17 @@ def test_everything_is_kept_where_there_is_room() -> None:
     )
 
 
+def test_little_effort_and_little_time_give_less_proof() -> None:
+    table = table_of(11)
+    arguments: dict[str, Any] = {"limit": "latency_ms", "maximize": "accuracy", "budgets": 12}
+    quick = choose_candidates(table, GROUPS, 1, effort=0, **arguments)
+    short = choose_candidates(table, GROUPS, 1, time_limit=1e-9, **arguments)
+    long = choose_candidates(table, GROUPS, 1, effort=5, **arguments)
+    assert long.proven
+    assert quick.value <= long.value <= quick.bound
+    assert short.value <= long.value <= short.bound
+
+
 def test_counts_differ_by_group_and_more_are_no_worse() -> None:
     table = table_of(5)
     one = choose_candidates(table, GROUPS, 1, limit="latency_ms", maximize="accuracy", budgets=6)

@@ -84,6 +84,8 @@ def test_all_candidates() -> None:
     space = WIDE.stages()
     assert space.num_networks == WIDE.num_networks == 7371**5
     assert space.sizes == (7371,) * 5
+    assert space.partition == tuple(tuple(own) for own in WIDE.partitions["stages"].values())
+    assert space.fine.partitions["stages"].keys() == {node.name for node in space.nodes}
     (network,) = WIDE.sample(1, seed=3)
     assert space.expand(space.contract(network)) == network
     restored = restore(space.to_dict())

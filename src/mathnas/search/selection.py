@@ -212,7 +212,7 @@ def choose_candidates(
         budgets: values of the limit (as in `read_limits`), or how many, spread evenly from the cost
             of the cheapest network to that of the cheapest one with the best value.
         weights: of the budgets, positive; by default equal.
-        effort: how long to search and to prove: 1 is 400 restarts and 100 boxes.
+        effort: how long to search and to prove: 1 is up to 400 restarts and 100 boxes.
         time_limit: seconds for both; results then depend on the machine.
         seed: of the restarts.
 
@@ -247,7 +247,8 @@ def choose_candidates(
     limits = _budgets(terms, table, budgets)
     shares = _shares(weights, len(limits))
     problem = terms.problem(counts, limits, shares)
-    kept, value = improved(problem, rounds=int(effort * _ROUNDS), seed=seed, until=until)
+    rounds = min(_ROUNDS, 5 * sum(map(len, terms.fronts)))  # few candidates are soon tried out
+    kept, value = improved(problem, rounds=int(effort * rounds), seed=seed, until=until)
     kept, value, bound = proven(problem, kept, value, boxes=int(effort * _BOXES), until=until)
     return _selection(terms, problem, kept, bound, limits, start)
 
