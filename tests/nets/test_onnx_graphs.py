@@ -20,7 +20,8 @@ from nets_cases import images, lived_in
 from torch import Tensor, nn
 
 from mathnas import InvalidInputError
-from mathnas.nets.onnx_export import ExportError, OnnxParts, export_onnx, run_onnx
+from mathnas.nets.agreement import ExportError
+from mathnas.nets.onnx_export import OnnxParts, export_onnx, run_onnx
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mathnas import datasets, spaces
 from mathnas.cli._options import restored_space
+from mathnas.cli._supernets import accuracy_evaluator, latency_evaluator
 from mathnas.errors import EvaluationError, InvalidInputError
 from mathnas.evaluation import Evaluator, TabularEvaluator
 from mathnas.space import SearchSpace
@@ -31,7 +32,9 @@ def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]
 
     Args:
         text: ``data:NAME[:ARGUMENT]`` (public measurements), ``table:FILE.csv`` (your own table),
-            or ``MODULE:OBJECT`` (an `Evaluator`, or a function without arguments that makes one).
+            ``supernet:FILE,...`` (accuracy of a trained supernet's networks),
+            ``latency[:FILE],...`` (their latency here), or ``MODULE:OBJECT`` (an `Evaluator`, or a
+            function without arguments that makes one).
         space: of the study, where it is known; a table file needs it.
         metrics: which metrics to keep; all where empty.
 
@@ -51,11 +54,16 @@ def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]
         if space is None:
             raise InvalidInputError("a table file needs --space: its networks are of one space.")
         evaluator = TabularEvaluator.from_csv(rest, space)
+    elif kind == "supernet":
+        evaluator = accuracy_evaluator(rest, space, with_loss="loss" in metrics)
+    elif kind.partition(",")[0] == "latency":
+        evaluator = latency_evaluator(text.removeprefix("latency").removeprefix(":"), space)
     elif rest:
         evaluator = _loaded(kind, rest)
     else:
         raise InvalidInputError(
-            f"an evaluator is written data:NAME, table:FILE.csv or MODULE:OBJECT, but got {text!r}."
+            f"an evaluator is written data:NAME, table:FILE.csv, supernet:FILE, latency or "
+            f"MODULE:OBJECT, but got {text!r}."
         )
     return _only(evaluator, metrics)
 
@@ -113,10 +121,12 @@ def space_of(evaluator: Evaluator) -> SearchSpace:
     Raises:
         InvalidInputError: it does not say that.
     """
-    space = getattr(evaluator, "space", None)
-    if not isinstance(space, SearchSpace):
-        raise InvalidInputError(
-            f"a new study needs --space: {type(evaluator).__name__} does not say which space its "
-            "networks are of."
-        )
-    return space
+    # what runs networks knows their space
+    for part in (evaluator, *(getattr(evaluator, name, None) for name in ("supernet", "models"))):
+        space = getattr(part, "space", None)
+        if isinstance(space, SearchSpace):
+            return space
+    raise InvalidInputError(
+        f"a new study needs --space: {type(evaluator).__name__} does not say which space its "
+        "networks are of."
+    )

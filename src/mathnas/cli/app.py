@@ -16,6 +16,7 @@ from mathnas.cli import (
     data,
     demo,
     evaluate,
+    extract,
     fit,
     pareto,
     predict,
@@ -50,6 +51,7 @@ for module in (
     candidates,
     refine,
     train,
+    extract,
     show_env,
 ):
     module.register(app)

@@ -41,8 +41,12 @@ def register(app: typer.Typer) -> None:
         "evaluate",
         help="Evaluate a sample of networks into a study. What the study has already is not "
         "repeated, so the same command resumes.",
-        epilog="Example: mathnas evaluate macro.study --evaluator data:nasbench_macro "
-        "--sampling balanced --count 60",
+        epilog="Examples:\n\n"
+        "mathnas evaluate macro.study --evaluator data:nasbench_macro --sampling balanced "
+        "--count 60\n\n"
+        "mathnas evaluate my.study --evaluator supernet:supernet.safetensors,data=cifar10,"
+        "count=2000 --workers 2\n\n"
+        "mathnas evaluate my.study --evaluator latency,batch=1,threads=1",
     )(evaluate)
 
 

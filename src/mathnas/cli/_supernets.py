@@ -1,0 +1,223 @@
+"""Trained supernets on the command line: files, and the evaluators that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mathnas.cli._extras import needing
+from mathnas.cli._images import CALIBRATION, ImageChoice, choose_images
+from mathnas.errors import InvalidInputError
+from mathnas.evaluation import Evaluator
+from mathnas.space import SearchSpace
+
+if TYPE_CHECKING:
+    from mathnas.nets.supernet import Supernet
+
+# in the conditions of what was measured with a supernet: its file, for `mathnas extract`
+SUPERNET_CONDITION = "supernet"
+
+_ACCURACY: Mapping[str, Callable[[str], object]] = {
+    **dict.fromkeys(
+        ("calibration", "count", "held_out", "resolution", "threads", "together", "memory"), int
+    ),
+    "data": str,
+    "loss": lambda text: {"true": True, "false": False}[text],
+}
+_LATENCY: Mapping[str, Callable[[str], object]] = dict.fromkeys(
+    ("batch", "resolution", "rounds", "threads", "together"), int
+)
+
+
+@dataclass(frozen=True)
+class SupernetFile:
+    """A trained supernet that was read.
+
+    Attributes:
+        path: its file.
+        supernet: in evaluation mode.
+        notes: that stand in the file.
+        sha256: of the file.
+    """
+
+    path: Path
+    supernet: Supernet
+    notes: Mapping[str, object]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> SupernetFile:
+        """Read a file that `mathnas train` or `save_supernet` wrote.
+
+        Raises:
+            FileFormatError: it is missing, damaged or foreign.
+            MissingExtraError: torch or safetensors is not installed.
+        """
+        with needing("a trained supernet", "train"):
+            from mathnas.nets.export import file_sha256
+            from mathnas.nets.files import load_supernet, supernet_notes
+        supernet = load_supernet(path)
+        return cls(path, supernet, supernet_notes(path), file_sha256(path))
+
+    @property
+    def identity(self) -> str:
+        """Its name and what tells its content from others, for conditions."""
+        return identity(self.path, self.sha256)
+
+    @property
+    def data(self) -> str | None:
+        """What it was trained on, where its notes say that."""
+        name = self.notes.get("data")
+        return name if isinstance(name, str) else None
+
+
+def identity(path: Path, sha256: str) -> str:
+    """A file's name with the first digits of its digest."""
+    return f"{path.name} {sha256[:12]}"
+
+
+def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool) -> Evaluator:
+    """The evaluator of ``supernet:FILE[,data=...,...]``.
+
+    Raises:
+        InvalidInputError: an option is unknown or wrong, or the supernet is of other blocks than
+            `space`.
+    """
+    path, options = _read_options(text, _ACCURACY, "supernet:FILE.safetensors")
+    if path is None:
+        raise InvalidInputError(
+            "accuracy is that of trained weights: write supernet:FILE.safetensors,data=..., with a "
+            "file that `mathnas train` wrote."
+        )
+    file = SupernetFile.read(path)
+    check_same_blocks(file.supernet.space, space)
+    data = options.get("data", file.data)
+    if not isinstance(data, str):
+        raise InvalidInputError(
+            f"{path} does not say what it was trained on: add data=NAME, for example "
+            f"supernet:{path},data=folder:PATH."
+        )
+    from mathnas.nets.evaluators import AccuracyEvaluator
+
+    def number(name: str) -> int | None:
+        value = options.get(name)
+        return value if isinstance(value, int) else None
+
+    choice = ImageChoice(
+        data,
+        number("calibration") or CALIBRATION,
+        number("count"),
+        number("held_out"),
+        number("resolution"),
+    )
+    images = choose_images(choice, file.notes)
+    assert images.held_out is not None  # accuracy was asked for
+    evaluator = AccuracyEvaluator(
+        file.supernet,
+        images.calibration,
+        images.held_out,
+        with_loss=with_loss or bool(options.get("loss", False)),
+        threads=number("threads") or 1,
+        memory=number("memory") or 2**30,
+        batch_size=number("together") or 32,
+    )
+    evaluator.conditions = {
+        **evaluator.conditions,
+        SUPERNET_CONDITION: file.identity,
+        "data": data,
+        "resolution": str(images.held_out.images.shape[-1]),
+    }
+    return evaluator
+
+
+def latency_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
+    """The evaluator of ``latency[:FILE][,batch=1,...]``: ONNX Runtime on this machine.
+
+    Times do not depend on weights, so without a file a new supernet of `space` serves.
+
+    Raises:
+        InvalidInputError: an option is unknown or wrong, no space is known, or the supernet is of
+            other blocks than `space`.
+    """
+    path, options = _read_options(text, _LATENCY, "latency[:FILE.safetensors]")
+    settings = {name: int(str(value)) for name, value in options.items()}
+    with needing("latency", "onnx"):
+        import torch
+
+        from mathnas.devices.common import LatencyEvaluator
+        from mathnas.devices.onnxruntime import OnnxRuntimeEngine
+        from mathnas.devices.timing import TimingSettings
+        from mathnas.nets.families import supernet_for
+        from mathnas.nets.inputs import example_inputs
+        from mathnas.nets.onnx_export import NetworkGraphs
+    if path is not None:
+        supernet = SupernetFile.read(path).supernet
+        check_same_blocks(supernet.space, space)
+    elif space is not None:
+        supernet = supernet_for(space).eval()
+    else:
+        raise InvalidInputError(
+            "latency is that of a space's networks: add --space, or write latency:FILE.safetensors."
+        )
+    engine = OnnxRuntimeEngine(settings.get("threads", 1), settings.get("batch", 1))
+    example = example_inputs(supernet, engine.batch, settings.get("resolution"))
+    evaluator = LatencyEvaluator(
+        NetworkGraphs(supernet, example),
+        engine,
+        timing=TimingSettings(rounds=settings.get("rounds", TimingSettings().rounds)),
+        batch_size=settings.get("together", 8),
+    )
+    evaluator.conditions = {
+        **evaluator.conditions,
+        "resolution": str(example.shape[-1]),
+        "torch": str(torch.__version__),  # whose exporter made the graphs
+    }
+    return evaluator
+
+
+def check_same_blocks(own: SearchSpace, other: SearchSpace | None) -> None:
+    """Whether networks of one space are networks of the other; costs may differ.
+
+    Raises:
+        InvalidInputError: their nodes or blocks have other names.
+    """
+    if other is None:
+        return
+    first, second = (
+        [(node.name, [block.name for block in node.blocks]) for node in space.nodes]
+        for space in (own, other)
+    )
+    if first != second:
+        raise InvalidInputError(
+            f"a supernet runs networks of its own blocks, but it is of the space {own.name!r}, and "
+            f"the study of {other.name!r}: name the supernet that the study is about."
+        )
+
+
+def _read_options(
+    text: str, known: Mapping[str, Callable[[str], object]], form: str
+) -> tuple[Path | None, dict[str, object]]:
+    """``FILE,name=value,...`` as a path (None where it is empty) and the options.
+
+    Raises:
+        InvalidInputError: an option is unknown, twice there, or has a wrong value.
+    """
+    first, *parts = text.split(",")
+    options: dict[str, object] = {}
+    for part in parts:
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if name not in known or not equals or name in options:
+            raise InvalidInputError(
+                f"{form} takes {', '.join(f'{option}=' for option in known)} behind it, each once, "
+                f"but got {part!r}."
+            )
+        try:
+            options[name] = known[name](value)
+        except (ValueError, KeyError) as error:
+            kind = "true or false" if name == "loss" else "a whole number"
+            raise InvalidInputError(f"{name} is {kind}, but got {value!r}.") from error
+        if known[name] is int and int(str(options[name])) < 1:
+            raise InvalidInputError(f"{name} is at least 1, but got {value!r}.")
+    return (Path(first) if first else None), options

@@ -1,0 +1,58 @@
+"""What a supernet's inputs look like."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mathnas.errors import InvalidInputError
+from mathnas.nets.digits import DigitsNet
+from mathnas.nets.nasbench201 import NASBench201Net
+from mathnas.nets.supernet import Supernet
+from mathnas.space import SearchSpace
+from mathnas.spaces.mobilenetv3 import MobileNetV3
+
+_SMALL = 32  # side of the images that the cells were trained on
+
+
+def input_shape(supernet: Supernet, resolution: int | None = None) -> tuple[int, int, int]:
+    """(channels, height, width) of an input.
+
+    Args:
+        resolution: height and width; by default those that the space counts MACs at.
+
+    Raises:
+        InvalidInputError: the resolution is not positive, or the supernet is not one of mathnas's
+            own and does not say.
+    """
+    if resolution is not None and resolution < 1:
+        raise InvalidInputError(f"a resolution is at least 1 pixel, but got {resolution}.")
+    if isinstance(supernet, DigitsNet):
+        side = resolution or supernet.config.side
+        return (1, side, side)
+    if isinstance(supernet.space, MobileNetV3):
+        side = resolution or supernet.space.resolution
+        return (3, side, side)
+    if isinstance(supernet, NASBench201Net):
+        side = resolution or _SMALL
+        return (3, side, side)
+    if resolution is None:
+        raise InvalidInputError(
+            f"a {type(supernet).__name__} does not say how large its images are: give a resolution."
+        )
+    return (3, resolution, resolution)
+
+
+def space_at(space: SearchSpace, resolution: int | None) -> SearchSpace:
+    """The space with MACs counted for inputs of another size, where it can count them."""
+    if resolution is None or not isinstance(space, MobileNetV3):
+        return space
+    return MobileNetV3(space.width, resolution, space.classes, space.stem_stride)
+
+
+def example_inputs(supernet: Supernet, batch: int, resolution: int | None = None) -> Tensor:
+    """Random inputs of shape (batch, channels, height, width), the same each time."""
+    if batch < 1:
+        raise InvalidInputError(f"a batch is at least 1, but got {batch}.")
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, *input_shape(supernet, resolution), generator=generator)
