@@ -11,6 +11,7 @@ import itertools
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -235,7 +236,10 @@ def read_state(path: str | Path, *, most_bytes: int = MOST_BYTES) -> dict[str, T
 
 def _torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # of pickles that are no files of torch's: they are refused, or load as they are
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except _ERRORS as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = (

@@ -33,12 +33,14 @@ def _digits(space: SearchSpace, seed: int) -> Supernet:
 
 
 def _mobilenetv3(space: SearchSpace, seed: int) -> Supernet:
-    assert isinstance(space, MobileNetV3)
+    if not isinstance(space, MobileNetV3):
+        raise _differing(space)
     return MobileNetV3Net(space, seed=seed)
 
 
 def _nasbench201(space: SearchSpace, seed: int) -> Supernet:
-    assert isinstance(space, NASBench201)
+    if not isinstance(space, NASBench201):
+        raise _differing(space)
     return NASBench201Net(space, seed=seed)
 
 
@@ -68,11 +70,16 @@ def supernet_for(space: SearchSpace, *, seed: int = 0) -> Supernet:
         )
     supernet = _FAMILIES[name].build(spaces.restore(space.to_dict()), seed)
     if supernet.space != space:
-        raise InvalidInputError(
-            f"the space {space.name!r} says that it is of the family {name!r}, but its declaration "
-            "differs from that of the supernet: make the space with this version of mathnas."
-        )
+        raise _differing(space)
     return supernet
+
+
+def _differing(space: SearchSpace) -> InvalidInputError:
+    name = (space.family or {}).get("name")
+    return InvalidInputError(
+        f"the space {space.name!r} says that it is of the family {name!r}, but its declaration "
+        "differs from that of the supernet: make the space with this version of mathnas."
+    )
 
 
 def space_named(text: str) -> SearchSpace:
