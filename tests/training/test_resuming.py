@@ -14,6 +14,7 @@ pytest.importorskip("safetensors")
 from training_cases import ALONE, SCRIPTS, same_bits, small_net, square_data, start
 
 from mathnas import InvalidInputError
+from mathnas.nets.digits import DigitsNet
 from mathnas.nets.files import load_supernet
 from mathnas.training.config import Phase, TrainingConfig
 from mathnas.training.trainer import CHECKPOINT_FILE, SUPERNET_FILE, train
@@ -75,7 +76,7 @@ def test_killed_processes_leave_what_an_undisturbed_one_does(tmp_path: Path) -> 
     train(whole, square_data(), config, processes=ALONE)
     rng = random.Random(0)
     done = 0
-    for _ in range(3):
+    for _ in range(2):
         process = start([str(SCRIPTS / "train_slowly.py"), "config.json"], tmp_path)
         assert process.stdout is not None
         wanted = done + rng.randint(2, 6)
@@ -114,13 +115,11 @@ def test_only_the_same_training_goes_on(tmp_path: Path) -> None:
         ({"ema": 0.9}, "begun with ema=None"),
         ({"epochs": 8}, "begun with epochs=7"),
     ):
+        other = config.replace(**changes)
         with pytest.raises(InvalidInputError, match=message):
-            other = config.replace(**changes)
             train(small_net(), square_data(), other, tmp_path, processes=ALONE)
     # how often it reports may change
     train(small_net(), square_data(), config.replace(log_interval=3), tmp_path, processes=ALONE)
-    from mathnas.nets.digits import DigitsNet
-
     with pytest.raises(InvalidInputError, match=r"is of the space 'digits' \(.*\), but the super"):
         train(DigitsNet(), square_data(), config, tmp_path, processes=ALONE)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mathnas._threads import set_torch_threads
 from mathnas.cli._options import AsJson, print_json, progress_of
 from mathnas.errors import InvalidInputError
 
@@ -80,7 +81,11 @@ def train(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, help="Processor threads; by default torch's choice."),
+        typer.Option(
+            "--threads",
+            min=1,
+            help="Of torch, in each process; by default all cores. One is fastest for small nets.",
+        ),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard into OUT.")
@@ -109,7 +114,7 @@ def train(
     supernet = supernet_for(space_named(space), seed=chosen.seed)
     processes = Processes.join(device)
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_torch_threads(threads)
     source = training_data(
         data,
         chosen,

@@ -72,12 +72,11 @@ class TrainingProgress:
 
     def __str__(self) -> str:
         losses = "/".join(f"{loss:.3g}" for loss in self.losses.values())
-        text = (
-            f"{self.images_per_second:.3g} images/s, loss {losses}, rate {self.learning_rate:.2g}"
+        found = "-".join(f"{value:.1f}" for value in self.accuracies.values())
+        return (
+            f"{self.images_per_second:.3g} images/s, loss {losses}, rate {self.learning_rate:.1g}"
+            + f", {found} %" * bool(found)
         )
-        if self.accuracies:
-            text += ", " + " ".join(f"{n} {v:.1f} %" for n, v in self.accuracies.items())
-        return text
 
 
 def held_out_accuracies(
