@@ -147,7 +147,7 @@ def test_what_is_common_runs_once_whatever_the_memory(memory: int) -> None:
     evaluator.evaluate_batch(single_sampling(supernet.space, (2, 1, 1)).networks)
     every = sum(map(len, CALIBRATION)) + len(HELD_OUT)
     # the reference (2, 1, 1), and each other block in it
-    networks_behind = {
+    networks_behind: dict[tuple[int, ...], int] = {
         (): 1,
         **{(0, block): 1 for block in range(3)},
         # behind each block of node 0; another block only behind the reference's

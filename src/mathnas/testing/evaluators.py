@@ -101,6 +101,9 @@ class EvaluatorContract:
         ]
         assert len(batch) == len(networks)
         if self.deterministic:
+            each = list(evaluator.evaluate_each(list(networks), seeds))
+            assert sorted(place for place, _ in each) == seeds, "each network comes once"
+            assert [_values(evaluator, dict(each)[place]) for place in seeds] == batch
             assert batch == [
                 _values(evaluator, evaluator.evaluate(network, seed))
                 for network, seed in zip(networks, seeds, strict=True)
