@@ -371,6 +371,15 @@ def searches(bench: Bench, table: mn.BlockTable) -> None:
     first, second = halves_of(bench, found)
     whole_of = dict(zip(found, (first + second) / 2, strict=True))
     timed = bench.timed("pool", found)
+
+    def shown_of(network: mn.Network) -> str:
+        return f"{values_of(study, 'accuracy', [network])[0]:.2f} ({whole_of[network]:6.2f})"
+
+    def cost_of(one: Limited, network: mn.Network) -> float:
+        if one.metric == "macs":
+            return float(space.macs([network])[0]) / 1e6
+        return float(values_of(timed, "latency_ms", [network])[0])
+
     print(f"\n## 3. Searches, after {cost} evaluations each (random: {sizes.feasible} a search)")
     print(
         f"accuracy on {len(images)} test images, by which the best random network is chosen, and "
@@ -383,24 +392,17 @@ def searches(bench: Bench, table: mn.BlockTable) -> None:
     wins = against = 0
     for one in wanted:
         mine, other = ours[one].network, theirs[one]
-        if other is None:  # for its perceptron nothing met the limit
-            continue
         random_values = values_of(study, "accuracy", feasible[one])
         best = feasible[one][int(np.argmax(random_values))]
-        small = values_of(study, "accuracy", [mine, best, other])
-        whole = [whole_of[mine], whole_of[other]]
-        both = (
-            space.macs([mine, other]) / 1e6
-            if one.metric == "macs"
-            else values_of(timed, "latency_ms", [mine, other])
-        )
+        small = values_of(study, "accuracy", [mine, best])
         wins += bool(small[0] >= small[1])
-        against += bool(whole[0] >= whole[1])
+        against += other is None or bool(whole_of[mine] >= whole_of[other])
         print(
-            f"{one!s:22} {small[0]:6.2f} ({whole[0]:6.2f}) {small[1]:15.2f} {small[2]:6.2f} "
-            f"({whole[1]:6.2f})  {ours[one].predictions['accuracy'].value:9.2f}  "
-            f"{both[0]:9.3f} {both[1]:9.3f}   {1e3 * ours[one].seconds:.2f} ms, "
-            f"{ours[one].status}"
+            f"{one!s:22} {small[0]:6.2f} ({whole_of[mine]:6.2f}) {small[1]:15.2f} "
+            f"{'nothing found' if other is None else shown_of(other):>15}  "
+            f"{ours[one].predictions['accuracy'].value:9.2f}  {cost_of(one, mine):9.3f} "
+            f"{'' if other is None else f'{cost_of(one, other):.3f}':>9}   "
+            f"{1e3 * ours[one].seconds:.2f} ms, {ours[one].status}"
         )
     print(
         f"ours at least as good as the best of {sizes.feasible} random networks in {wins} of "

@@ -15,7 +15,7 @@ import mathnas as mn
 
 COMMANDS = (
     *("demo", "spaces", "data", "evaluate", "fit", "validate", "predict", "search", "pareto"),
-    *("refine", "show-env"),
+    *("refine", "extract", "show-env"),
 )
 
 Run = Callable[..., tuple[int, str, str]]

@@ -24,9 +24,11 @@ import mathnas as mn
 from mathnas.cli._supernets import identity
 from mathnas.images.preprocessing import Preprocessing
 from mathnas.nets.batchnorm import recalibrate
+from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.export import file_sha256
 from mathnas.nets.extracted import read_extracted
 from mathnas.nets.files import load_supernet, save_supernet
+from mathnas.nets.mbconv import MBConvChoice
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.spaces import MobileNetV3
 
@@ -286,6 +288,23 @@ def test_evaluate_on_workers_gives_the_same(run: Run, supernet: str) -> None:
         with mn.Study(f"{workers}.study", read_only=True) as study:
             values.append(study.measurements("accuracy").values.tolist())
     assert values[0] == values[1]
+
+
+def test_latency_in_a_study_of_its_own_or_beside_accuracy(run: Run) -> None:
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    nodes = (DigitsNode(4, 1, (None, MBConvChoice(3, 1))), DigitsNode(6, 2, (MBConvChoice(3, 1),)))
+    save_supernet("tiny.safetensors", DigitsNet(DigitsConfig(stem=4, nodes=nodes, head=8)))
+    command = ("evaluate", "tiny.study", "--sampling", "full", "--json")
+    report = json_of(run(*command, "--evaluator", "latency:tiny.safetensors,batch=2,rounds=2"))
+    assert report["done"] == 2
+    # the same blocks need no weights, and are already there
+    again = json_of(run(*command, "--evaluator", "latency,batch=2,rounds=2"))
+    assert (again["done"], again["already"]) == (0, 2)
+    with mn.Study("tiny.study", read_only=True) as study:
+        conditions = study.measurements("latency_ms").conditions
+        assert (conditions["engine"], conditions["batch"]) == ("onnxruntime", "2")
+        assert conditions["resolution"] == "8"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,12 @@ import torch
 from nets_cases import images, lived_in
 from torch import Tensor, nn
 
+import mathnas as mn
 from mathnas import InvalidInputError
 from mathnas.nets.agreement import ExportError
-from mathnas.nets.onnx_export import OnnxParts, export_onnx, run_onnx
+from mathnas.nets.fixed import FixedNetwork
+from mathnas.nets.grouped import GroupedSupernet
+from mathnas.nets.onnx_export import NetworkGraphs, OnnxParts, export_onnx, run_onnx
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,21 @@ def test_assembling_again_gives_the_same_bytes(parts: OnnxParts) -> None:
     assert parts.assemble_bytes((2, 1, 1)) != parts.assemble_bytes((1, 1, 1))
     received = pickle.loads(pickle.dumps(parts))
     assert received.assemble_bytes((2, 1, 1)) == parts.assemble_bytes((2, 1, 1))
+
+
+def test_graphs_of_networks_one_by_one_in_parts_or_in_groups(parts: OnnxParts) -> None:
+    net, x = lived_in(), images(3)
+    graphs = NetworkGraphs(net, x)
+    assert graphs((2, 1, 1)) == parts.assemble_bytes((2, 1, 1))
+    # a supernet that is no chain is exported network by network
+    alone = FixedNetwork(net.extract((2, 1, 1)), net.space, (2, 1, 1))
+    whole = onnx.load_from_string(NetworkGraphs(alone, x)(alone.network))
+    assembled = onnx.load_from_string(graphs((2, 1, 1)))
+    np.testing.assert_allclose(run_onnx(whole, x.numpy()), run_onnx(assembled, x.numpy()), 1e-4)
+    # nodes in groups are put together from the same parts
+    space = mn.GroupedSpace(net.space, {"first": [0, 1], "last": [2]})
+    grouped = NetworkGraphs(GroupedSupernet(net, space), x)
+    assert grouped(space.contract((2, 1, 1))) == graphs((2, 1, 1))
 
 
 def test_a_foreign_network_is_not_assembled(parts: OnnxParts) -> None:

@@ -30,15 +30,15 @@ class ImageChoice:
         data: as `mathnas.images.known.open_images` takes it, or ``digits``.
         calibration: training images for batch-norm statistics.
         count: images on which accuracy is measured, the same share of every class; None: all.
-        held_out: measure on this many images that were held out of the training images, and were
-            not trained on; None: on the test images.
+        test: measure on the test images, even where others were held out of the training images
+            when the supernet was trained; choosing by test images makes them unfit to test with.
         resolution: height and width of inputs; None: as the supernet was trained.
     """
 
     data: str
     calibration: int = CALIBRATION
     count: int | None = None
-    held_out: int | None = None
+    test: bool = False
     resolution: int | None = None
 
 
@@ -49,11 +49,13 @@ class ChosenImages:
     Attributes:
         calibration: one tensor a batch.
         held_out: what accuracy is measured on; None where that was not asked for.
+        split: where these come from, in words.
         preprocessing: how inputs were made, as JSON values; None where it has no such record.
     """
 
     calibration: tuple[Tensor, ...]
     held_out: LabelledImages | None
+    split: str
     preprocessing: Mapping[str, object] | None
 
 
@@ -78,13 +80,14 @@ def choose_images(
         from mathnas.images.loader import calibration_batches, evaluation_tensors
         from mathnas.nets.evaluators import LabelledImages
     preprocessing = _preprocessing(choice, notes)
-    training, kept = _training_images(choice)
+    training, kept = _training_images(choice, notes)
     batches = calibration_batches(training, preprocessing, min(choice.calibration, len(training)))
     held_out = None
     if accuracy:
-        source = open_images(choice.data, "test") if kept is None else kept
+        source = kept if kept is not None and not choice.test else open_images(choice.data, "test")
         held_out = LabelledImages(*evaluation_tensors(source, preprocessing, choice.count))
-    return ChosenImages(batches, held_out, preprocessing.to_dict())
+    split = "held out of the training images" if kept is not None and not choice.test else "test"
+    return ChosenImages(batches, held_out, split, preprocessing.to_dict())
 
 
 def data_to_train_on(
@@ -93,7 +96,7 @@ def data_to_train_on(
     chosen: ChosenImages,
     config: TrainingConfig,
 ) -> TrainingData:
-    """The training images of a choice, augmented, with the calibration batches of `chosen`."""
+    """The training images of a choice, augmented; what was held out of them stays out."""
     from mathnas.training.data import TrainingData
 
     if choice.data == DIGITS:
@@ -107,15 +110,15 @@ def data_to_train_on(
         return TrainingData(DIGITS, small, 10, chosen.calibration)
     from mathnas.images.loader import ImageBatches
 
-    source, _ = _training_images(choice)
+    source, _ = _training_images(choice, notes)
     preprocessing = _preprocessing(choice, notes)
     batches = ImageBatches(source, config.batch_size, preprocessing, seed=config.seed)
     return TrainingData(choice.data, batches, source.classes, chosen.calibration)
 
 
 def _digits(choice: ImageChoice, accuracy: bool) -> ChosenImages:
-    for name, given in (("resolution", choice.resolution), ("held_out", choice.held_out)):
-        if given is not None:
+    for name, given in (("resolution", choice.resolution is not None), ("test", choice.test)):
+        if given:
             raise InvalidInputError(f"the digits have one size and one split: leave {name} out.")
     with needing("reading the digits", "demo"):
         from mathnas.demo.images import load_images
@@ -125,32 +128,31 @@ def _digits(choice: ImageChoice, accuracy: bool) -> ChosenImages:
     if accuracy:
         count = len(images.held_out) if choice.count is None else choice.count
         held_out = LabelledImages(images.held_out.images[:count], images.held_out.labels[:count])
-    return ChosenImages(images.calibration, held_out, None)
+    return ChosenImages(images.calibration, held_out, "held out", None)
 
 
-def _training_images(choice: ImageChoice) -> tuple[ImageSource, ImageSource | None]:
-    """What may be trained on, and what was held out of it."""
+def _training_images(
+    choice: ImageChoice, notes: Mapping[str, object]
+) -> tuple[ImageSource, ImageSource | None]:
+    """What was trained on, and what was held out of it, as the supernet's notes tell."""
     from mathnas.images.known import open_images
     from mathnas.images.sources import holdout
 
     source = open_images(choice.data, "train")
-    return (source, None) if choice.held_out is None else holdout(source, choice.held_out)
+    count, seed = notes.get("held_out"), notes.get("held_out_seed")
+    if notes.get("data") != choice.data or not isinstance(count, int) or count < 1:
+        return source, None
+    return holdout(source, count, seed if isinstance(seed, int) else 0)
 
 
 def _preprocessing(choice: ImageChoice, notes: Mapping[str, object]) -> Preprocessing:
-    from mathnas.images.known import preprocessing_named
+    from mathnas.images.known import preprocessing_for
     from mathnas.images.preprocessing import Preprocessing
 
     record = notes.get("preprocessing")
-    if record is not None:
-        made = Preprocessing.from_dict(record, "the supernet's preprocessing")
-    else:
-        try:
-            made = preprocessing_named(choice.data)
-        except InvalidInputError as error:
-            raise InvalidInputError(
-                f"inputs are made as for training, but the supernet's file does not tell how, and "
-                f"nothing is known for {choice.data!r}: save it with notes={{'preprocessing': "
-                "Preprocessing(...).to_dict()}}."
-            ) from error
+    made = (
+        preprocessing_for(choice.data)
+        if record is None
+        else Preprocessing.from_dict(record, "the supernet's preprocessing")
+    )
     return made if choice.resolution is None else made.at(choice.resolution)

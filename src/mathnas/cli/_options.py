@@ -40,7 +40,7 @@ EvaluatorSpec = Annotated[
         "--evaluator",
         metavar="SPEC",
         help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, "
-        "supernet:FILE.safetensors[,data=NAME,count=N,held_out=N,calibration=N,resolution=R,"
+        "supernet:FILE.safetensors[,data=NAME,count=N,test=true,calibration=N,resolution=R,"
         "loss=true,threads=N,together=N,memory=BYTES], "
         "latency[:FILE.safetensors][,batch=N,resolution=R,threads=N,rounds=N,together=N], "
         "or MODULE:OBJECT.",

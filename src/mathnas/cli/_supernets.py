@@ -11,6 +11,7 @@ from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ImageChoice, choose_images
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator
+from mathnas.grouped import GroupedSpace
 from mathnas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -19,12 +20,11 @@ if TYPE_CHECKING:
 # in the conditions of what was measured with a supernet: its file, for `mathnas extract`
 SUPERNET_CONDITION = "supernet"
 
+_FLAGS = ("loss", "test")
 _ACCURACY: Mapping[str, Callable[[str], object]] = {
-    **dict.fromkeys(
-        ("calibration", "count", "held_out", "resolution", "threads", "together", "memory"), int
-    ),
+    **dict.fromkeys(("calibration", "count", "resolution", "threads", "together", "memory"), int),
     "data": str,
-    "loss": lambda text: {"true": True, "false": False}[text],
+    **dict.fromkeys(_FLAGS, lambda text: {"true": True, "false": False}[text]),
 }
 _LATENCY: Mapping[str, Callable[[str], object]] = dict.fromkeys(
     ("batch", "resolution", "rounds", "threads", "together"), int
@@ -92,7 +92,7 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
             "file that `mathnas train` wrote."
         )
     file = SupernetFile.read(path)
-    check_same_blocks(file.supernet.space, space)
+    supernet = seen_as(file.supernet, space)
     data = options.get("data", file.data)
     if not isinstance(data, str):
         raise InvalidInputError(
@@ -109,13 +109,13 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
         data,
         number("calibration") or CALIBRATION,
         number("count"),
-        number("held_out"),
+        bool(options.get("test", False)),
         number("resolution"),
     )
     images = choose_images(choice, file.notes)
     assert images.held_out is not None  # accuracy was asked for
     evaluator = AccuracyEvaluator(
-        file.supernet,
+        supernet,
         images.calibration,
         images.held_out,
         with_loss=with_loss or bool(options.get("loss", False)),
@@ -126,7 +126,7 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
     evaluator.conditions = {
         **evaluator.conditions,
         SUPERNET_CONDITION: file.identity,
-        "data": data,
+        "data": f"{data}, {images.split}",
         "resolution": str(images.held_out.images.shape[-1]),
     }
     return evaluator
@@ -153,10 +153,10 @@ def latency_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
         from mathnas.nets.inputs import example_inputs
         from mathnas.nets.onnx_export import NetworkGraphs
     if path is not None:
-        supernet = SupernetFile.read(path).supernet
-        check_same_blocks(supernet.space, space)
+        supernet = seen_as(SupernetFile.read(path).supernet, space)
     elif space is not None:
-        supernet = supernet_for(space).eval()
+        fine = space.fine if isinstance(space, GroupedSpace) else space
+        supernet = seen_as(supernet_for(fine).eval(), space)
     else:
         raise InvalidInputError(
             "latency is that of a space's networks: add --space, or write latency:FILE.safetensors."
@@ -177,23 +177,34 @@ def latency_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
     return evaluator
 
 
-def check_same_blocks(own: SearchSpace, other: SearchSpace | None) -> None:
-    """Whether networks of one space are networks of the other; costs may differ.
+def seen_as(supernet: Supernet, space: SearchSpace | None) -> Supernet:
+    """The supernet as one of `space`: itself where the blocks are the same, or a view in groups.
 
     Raises:
-        InvalidInputError: their nodes or blocks have other names.
+        InvalidInputError: nodes or blocks have other names.
     """
-    if other is None:
-        return
-    first, second = (
-        [(node.name, [block.name for block in node.blocks]) for node in space.nodes]
-        for space in (own, other)
+    if space is None or _same_blocks(supernet.space, space):
+        return supernet
+    if isinstance(space, GroupedSpace) and _same_blocks(supernet.space, space.fine):
+        from mathnas.nets.grouped import GroupedSupernet
+        from mathnas.nets.supernet import ChainSupernet
+
+        if isinstance(supernet, ChainSupernet) and supernet.space == space.fine:
+            return GroupedSupernet(supernet, space)
+    raise InvalidInputError(
+        f"a supernet runs networks of its own blocks, but it is of the space "
+        f"{supernet.space.name!r}, and the study of {space.name!r}: name the supernet that the "
+        "study is about."
     )
-    if first != second:
-        raise InvalidInputError(
-            f"a supernet runs networks of its own blocks, but it is of the space {own.name!r}, and "
-            f"the study of {other.name!r}: name the supernet that the study is about."
-        )
+
+
+def _same_blocks(first: SearchSpace, second: SearchSpace) -> bool:
+    """Whether networks of one space are networks of the other; costs may differ."""
+    one, two = (
+        [(node.name, [block.name for block in node.blocks]) for node in space.nodes]
+        for space in (first, second)
+    )
+    return one == two
 
 
 def _read_options(
@@ -216,7 +227,7 @@ def _read_options(
         try:
             options[name] = known[name](value)
         except (ValueError, KeyError) as error:
-            kind = "true or false" if name == "loss" else "a whole number"
+            kind = "true or false" if name in _FLAGS else "a whole number"
             raise InvalidInputError(f"{name} is {kind}, but got {value!r}.") from error
         if known[name] is int and int(str(options[name])) < 1:
             raise InvalidInputError(f"{name} is at least 1, but got {value!r}.")

@@ -15,9 +15,10 @@ from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ChosenImages, ImageChoice, choose_images
 from mathnas.cli._images import data_to_train_on as training_images
 from mathnas.cli._options import AsJson, print_json, progress_of, read_study, read_table
-from mathnas.cli._supernets import SUPERNET_CONDITION, SupernetFile, check_same_blocks, identity
+from mathnas.cli._supernets import SUPERNET_CONDITION, SupernetFile, identity, seen_as
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Measurement
+from mathnas.grouped import GroupedSpace
 from mathnas.metrics import Direction, Metric, metric_named
 from mathnas.space import Network, SearchSpace, network_text
 from mathnas.table import BlockTable
@@ -109,12 +110,13 @@ def extract(
     count: Annotated[
         int | None, typer.Option("--count", help="Images to measure accuracy on; all by default.")
     ] = None,
-    held_out: Annotated[
-        int | None,
+    test: Annotated[
+        bool,
         typer.Option(
-            "--held-out", help="Measure on so many images held out of the training images instead."
+            "--test",
+            help="Measure on test images, even where the supernet's training held out others.",
         ),
-    ] = None,
+    ] = False,
     finetune_epochs: Annotated[
         int, typer.Option("--finetune-epochs", help="Epochs of training before it is exported.")
     ] = 0,
@@ -163,15 +165,20 @@ def extract(
     wanted = _measures(measure)
     found = _read_answer(answer) if answer is not None else {}
     file = _supernet(supernet, study_path)
-    for other in (None if space is None else _space(space), _study_space(study_path)):
-        check_same_blocks(file.supernet.space, other)
-    chosen = _network(file.supernet.space, network, found)
     effects, missing = _table(study_path, table)
-    if effects is not None:
-        check_same_blocks(file.supernet.space, effects.space)
+    searched = file.supernet.space
+    for other in (
+        None if space is None else _space(space),
+        _study_space(study_path),
+        None if effects is None else effects.space,
+    ):
+        searched = seen_as(file.supernet, other).space
+    chosen = _network(searched, network, found)
+    # a network of groups is one of their nodes
+    fine = searched.expand(chosen) if isinstance(searched, GroupedSpace) else chosen
 
     choice = _images_choice(
-        data or file.data, calibration, count, held_out, resolution, keep_statistics
+        data or file.data, calibration, count, test, resolution, keep_statistics
     )
     if choice is None and (finetune_epochs or {"accuracy", "loss"} & set(wanted or ())):
         raise InvalidInputError(
@@ -186,7 +193,7 @@ def extract(
     notes = {k: v for k, v in file.notes.items() if k in ("data", "preprocessing")}
     if images is not None and images.preprocessing is not None:
         notes["preprocessing"] = images.preprocessing
-    extracted = extract_network(file.supernet, chosen, example, notes=notes)
+    extracted = extract_network(file.supernet, fine, example, notes=notes)
     extracted = replace(extracted, space=space_at(extracted.space, example.shape[-1]))
     if images is not None and not keep_statistics:
         extracted = recalibrated(extracted, images.calibration)
@@ -207,6 +214,7 @@ def extract(
             "supernet": file.path.name,
             "supernet_sha256": file.sha256,
             "study": None if study_path is None else study_path.name,
+            "chosen_as": list(searched.block_names(chosen)) if chosen != fine else None,
             "no_predictions": missing,
             "command": _command(study_path, answer, chosen, output, finetune_epochs),
             "mathnas": __version__,
@@ -362,14 +370,14 @@ def _images_choice(
     data: str | None,
     calibration: int,
     count: int | None,
-    held_out: int | None,
+    test: bool,
     resolution: int | None,
     keep_statistics: bool,
 ) -> ImageChoice | None:
     if calibration < 1:
         raise InvalidInputError(f"--calibration is at least 1 image, but got {calibration}.")
     if data is not None:
-        return ImageChoice(data, calibration, count, held_out, resolution)
+        return ImageChoice(data, calibration, count, test, resolution)
     if keep_statistics:
         return None
     raise InvalidInputError(
@@ -486,10 +494,9 @@ def _measured(
     found = []
     if images is not None and images.held_out is not None and choice is not None:
         result = score(extracted.module, images.held_out)
-        split = "test" if choice.held_out is None else "held out of the training images"
-        conditions = {
+        conditions: Mapping[str, str] = {
             "data": choice.data,
-            "images": f"{len(images.held_out)}, {split}",
+            "images": f"{len(images.held_out)}, {images.split}",
             "resolution": str(images.held_out.images.shape[-1]),
         }
         for name, value in (("accuracy", result.accuracy), ("loss", result.loss)):

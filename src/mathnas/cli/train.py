@@ -92,8 +92,6 @@ def train(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    import torch
-
     from mathnas.nets.families import space_named, supernet_for
     from mathnas.training.config import TrainingConfig
     from mathnas.training.data import training_data

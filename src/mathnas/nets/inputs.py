@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mathnas.errors import InvalidInputError
 from mathnas.nets.digits import DigitsNet
+from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
 from mathnas.space import SearchSpace
@@ -27,6 +28,8 @@ def input_shape(supernet: Supernet, resolution: int | None = None) -> tuple[int,
     """
     if resolution is not None and resolution < 1:
         raise InvalidInputError(f"a resolution is at least 1 pixel, but got {resolution}.")
+    if isinstance(supernet, GroupedSupernet):
+        return input_shape(supernet.fine, resolution)
     if isinstance(supernet, DigitsNet):
         side = resolution or supernet.config.side
         return (1, side, side)

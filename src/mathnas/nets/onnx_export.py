@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from mathnas.errors import InvalidInputError
 from mathnas.nets.agreement import TOLERANCE, check_agreement
+from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.supernet import ChainSupernet, Supernet
 from mathnas.space import Network, SearchSpace
 
@@ -128,6 +129,7 @@ class NetworkGraphs:
 
     The parts of a `ChainSupernet` are exported when the first network is asked for, which takes
     about a quarter of a second a block, once; other supernets' networks are exported one by one.
+    A supernet in groups is put together from the finer supernet's parts.
 
     Args:
         supernet: batch-norm statistics are taken as they stand: times do not depend on them.
@@ -135,9 +137,11 @@ class NetworkGraphs:
     """
 
     def __init__(self, supernet: Supernet, example: Tensor) -> None:
-        self.supernet = supernet
+        grouped = supernet if isinstance(supernet, GroupedSupernet) else None
+        self.supernet = supernet if grouped is None else grouped.fine
         self.example = example
         self.space = supernet.space
+        self._expand = None if grouped is None else grouped.space.expand
 
     @cached_property
     def parts(self) -> OnnxParts | None:
@@ -151,6 +155,8 @@ class NetworkGraphs:
         Raises:
             InvalidInputError: the network does not belong to the space.
         """
+        if self._expand is not None:
+            network = self._expand(network)
         if self.parts is not None:
             return self.parts.assemble_bytes(network)
         graph = export_onnx(self.supernet.extract(network), self.example)
