@@ -15,7 +15,7 @@ from mathnas import Block, BlockNode, Network, SearchSpace
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.evaluators import LabelledImages
 from mathnas.nets.mbconv import MBConvChoice
-from mathnas.nets.supernet import Supernet
+from mathnas.nets.supernet import ChainSupernet
 from mathnas.training.batches import TensorBatches
 from mathnas.training.data import TrainingData
 from mathnas.training.processes import Processes
@@ -36,7 +36,7 @@ SMALL = DigitsConfig(
 )
 
 
-class Choosing(Supernet):
+class Choosing(ChainSupernet):
     """One node whose block is a row of logits: what a network learned can be read off."""
 
     def __init__(self, macs: tuple[float, ...]) -> None:
