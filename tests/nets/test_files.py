@@ -105,15 +105,15 @@ def test_tensors_that_are_not_the_supernets_are_named(tmp_path: Path, saved: Pat
         write_tensors(tmp_path / "changed", changed, record.value)
         load_supernet(tmp_path / "changed")
 
-    less = {name: tensor for name, tensor in tensors.items() if name != "head.weight"}
-    with pytest.raises(FileFormatError, match=r"it lacks 1 \(head.weight\)"):
+    less = {name: tensor for name, tensor in tensors.items() if name != "head.conv.weight"}
+    with pytest.raises(FileFormatError, match=r"it lacks 1 \(head.conv.weight\)"):
         loaded(less)
     with pytest.raises(FileFormatError, match=r"nobody knows 1 \(tail\)"):
         loaded({**tensors, "tail": torch.zeros(1)})
-    with pytest.raises(FileFormatError, match=r"head.weight is \(8, 6, 1, 1\) .* but \(2,\)"):
-        loaded({**tensors, "head.weight": torch.zeros(2)})
+    with pytest.raises(FileFormatError, match=r"head.conv.weight is \(8, 6, 1, 1\) .* but \(2,\)"):
+        loaded({**tensors, "head.conv.weight": torch.zeros(2)})
     with pytest.raises(FileFormatError, match=r"but \(8, 6, 1, 1\) torch.float16"):
-        loaded({**tensors, "head.weight": tensors["head.weight"].half()})
+        loaded({**tensors, "head.conv.weight": tensors["head.conv.weight"].half()})
 
 
 def test_metadata_is_plain_json_that_others_can_read(saved: Path) -> None:
@@ -122,7 +122,7 @@ def test_metadata_is_plain_json_that_others_can_read(saved: Path) -> None:
     with safe_open(str(saved), framework="pt") as file:
         record = json.loads(file.metadata()["mathnas"])
     assert record["space"]["family"]["name"] == "digits"
-    assert load_file(saved)["head.weight"].shape == (8, 6, 1, 1)
+    assert load_file(saved)["head.conv.weight"].shape == (8, 6, 1, 1)
 
 
 def test_spaces_without_a_supernet_are_refused() -> None:
@@ -138,7 +138,7 @@ def test_supernets_of_named_spaces() -> None:
     assert space_named("digits") == DigitsNet().space
     assert space_named("nasbench_macro") == NASBenchMacro()
     net = supernet_for(DigitsNet(TINY).space, seed=3)
-    assert torch.equal(net.state_dict()["head.weight"], DigitsNet(TINY, seed=3).head.weight)
+    assert torch.equal(net.state_dict()["head.conv.weight"], DigitsNet(TINY, seed=3).head.weight)
 
 
 def test_the_family_record_of_the_digits_is_checked() -> None:

@@ -48,6 +48,8 @@ def preprocessing_for(text: str) -> Preprocessing:
     return CIFAR10 if text == "cifar10" else IMAGENET
 
 
+# kinds of sources that have training images, as `open_images` reads them
+TRAINING_KINDS = ("cifar10", "folder", "parquet")
 _NAMED = {"cifar10": CIFAR10, "cifar100": CIFAR100, "imagenet": IMAGENET}
 
 

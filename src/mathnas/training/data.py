@@ -9,6 +9,9 @@ from torch import Tensor
 
 from mathnas._progress import Show
 from mathnas.errors import InvalidInputError, MissingExtraError
+from mathnas.images import known
+from mathnas.images.loader import ImageBatches, calibration_batches, evaluation_tensors
+from mathnas.images.sources import holdout
 from mathnas.nets.evaluators import LabelledImages
 from mathnas.training.batches import Batches, TensorBatches
 from mathnas.training.config import TrainingConfig
@@ -67,20 +70,18 @@ def training_data(
     """
     if text == "digits":
         return _digits(text, config, processes)
+    if text.partition(":")[0] not in known.TRAINING_KINDS:
+        kinds = ", ".join(known.TRAINING_KINDS)
+        raise InvalidInputError(
+            f"data to train on are digits, {kinds} (folder and parquet with :PATH), but got "
+            f"{text!r}."
+        )
     return _images(text, config, processes, resolution, show)
 
 
 def _images(
     text: str, config: TrainingConfig, processes: Processes, resolution: int | None, show: Show
 ) -> TrainingData:
-    try:
-        from mathnas.images import known
-        from mathnas.images.loader import ImageBatches, calibration_batches, evaluation_tensors
-        from mathnas.images.sources import holdout
-    except ImportError as error:
-        raise MissingExtraError(
-            "images are read with pyarrow and pillow: pip install 'mathnas[images]'."
-        ) from error
     source = known.open_images(text, "train", show=show)
     preprocessing = known.preprocessing_for(text)
     if resolution is not None:
