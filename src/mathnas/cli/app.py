@@ -13,6 +13,7 @@ import typer
 from mathnas._version import __version__
 from mathnas.cli import (
     candidates,
+    convert,
     data,
     demo,
     evaluate,
@@ -49,6 +50,7 @@ for module in (
     search,
     pareto,
     candidates,
+    convert,
     refine,
     train,
     extract,

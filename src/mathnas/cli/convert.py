@@ -1,0 +1,73 @@
+"""``mathnas convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mathnas.cli._extras import needing
+from mathnas.cli._options import AsJson, print_json
+from mathnas.errors import InvalidInputError
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "convert",
+        help="Make a supernet file of public weights, which the other commands read: a "
+        "once-for-all MobileNetV3, or a weight-sharing network of NAS-Bench-201. Nothing in the checkpoint is "
+        "run, and every tensor must be one of that supernet.",
+        epilog="Example: mathnas convert ofa_mbv3_d234_e346_k357_w1.2 --kind once-for-all "
+        "-o ofa.safetensors",
+    )(convert)
+
+
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A file of torch.save, or safetensors.")
+    ],
+    output: Annotated[
+        Path, typer.Option(*("--output", "-o"), metavar="FILE.safetensors", help="What is written.")
+    ],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="Whose it is: once-for-all or nasbench201.")
+    ] = "once-for-all",
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="Side of the images, pixels, where the weights do not tell it."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="What it was trained on, as later commands read images: folder:PATH, cifar10, ...",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    if output.exists():
+        raise InvalidInputError(f"{output} is there already: name another file, or remove it.")
+    with needing("supernets", "train"):
+        from mathnas.images.known import preprocessing_for
+        from mathnas.nets.checkpoints import PUBLIC
+        from mathnas.nets.files import save_supernet
+    if kind not in PUBLIC:
+        raise InvalidInputError(f"checkpoints are of {', '.join(PUBLIC)}, but got {kind!r}.")
+    supernet = PUBLIC[kind](checkpoint, resolution)
+    preprocessing = preprocessing_for(data or "")
+    side = getattr(supernet.space, "resolution", None)
+    if isinstance(side, int):
+        preprocessing = preprocessing.at(side)
+    notes: dict[str, object] = {
+        "checkpoint": checkpoint.name,
+        "preprocessing": preprocessing.to_dict(),
+    }
+    if data is not None:
+        notes["data"] = data
+    save_supernet(output, supernet, notes=notes)
+    tensors = len(supernet.state_dict())
+    if as_json:
+        print_json({"file": str(output), "space": supernet.space.name, "tensors": tensors})
+    else:
+        typer.echo(f"{tensors} tensors of {supernet.space.name}\nwritten: {output}")
