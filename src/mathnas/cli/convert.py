@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "convert",
         help="Make a supernet file of public weights, which the other commands read: a "
-        "once-for-all MobileNetV3, or a weight-sharing network of NAS-Bench-201. Nothing in the checkpoint is "
-        "run, and every tensor must be one of that supernet.",
+        "once-for-all MobileNetV3, or a weight-sharing network of NAS-Bench-201. Nothing in the "
+        "checkpoint is run, and every tensor must be one of that supernet.",
         epilog="Example: mathnas convert ofa_mbv3_d234_e346_k357_w1.2 --kind once-for-all "
         "-o ofa.safetensors",
     )(convert)
