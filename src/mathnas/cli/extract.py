@@ -216,7 +216,9 @@ def extract(
             "study": None if study_path is None else study_path.name,
             "chosen_as": list(searched.block_names(chosen)) if chosen != fine else None,
             "no_predictions": missing,
-            "command": _command(study_path, answer, chosen, output, finetune_epochs),
+            "command": _command(
+                study_path, answer, chosen, output, choice, finetune_epochs, distill, seed
+            ),
             "mathnas": __version__,
             "torch": _torch_version(),
         },
@@ -535,7 +537,14 @@ def _latency(
 
 
 def _command(
-    study_path: Path | None, answer: Path | None, network: Network, output: Path, epochs: int
+    study_path: Path | None,
+    answer: Path | None,
+    network: Network,
+    output: Path,
+    choice: ImageChoice | None,
+    epochs: int,
+    distill: float,
+    seed: int,
 ) -> str:
     """What was asked for, without the folders of this machine."""
     parts = ["mathnas extract"]
@@ -543,8 +552,10 @@ def _command(
         parts.append(study_path.name)
     chosen = f"--network {network_text(network)}" if answer is None else f"--answer {answer.name}"
     parts += [chosen, f"--output {output.name}"]
+    if choice is not None:
+        parts.append(f"--calibration {choice.calibration}")
     if epochs:
-        parts.append(f"--finetune-epochs {epochs}")
+        parts.append(f"--finetune-epochs {epochs} --distill {distill:g} --seed {seed}")
     return " ".join(parts)
 
 

@@ -174,7 +174,10 @@ class ModelCard:
                 spread = "" if found.spread is None else f"{found.spread:.2g}"
             rows.append((name, first, low_high, second, spread))
         interval = f"{100 * _CONFIDENCE:g} % interval"
-        return ["## Numbers", _table(("metric", "predicted", interval, "measured", "spread"), rows)]
+        return [
+            "## Numbers",
+            _table(("metric", "predicted", interval, "measured or counted", "spread"), rows),
+        ]
 
     def _counts(self) -> list[CardMeasurement]:
         return [
@@ -241,7 +244,11 @@ class ModelCard:
 
     def _provenance(self) -> list[str]:
         notes = {k: v for k, v in self.extracted.notes.items() if k != "preprocessing"}
-        rows = [(key, _shown(value)) for key, value in {**notes, **self.provenance}.items()]
+        rows = [
+            (key, _shown(value))
+            for key, value in {**notes, **self.provenance}.items()
+            if value is not None
+        ]
         return ["## Provenance", _table(("", ""), rows)] if rows else []
 
 
