@@ -32,17 +32,13 @@ import torch
 import mathnas as mn
 from _figures import grid, save
 from _machine import header
+from _supernets import Floats, Trained, values_of
 from mathnas.baselines import ofa_finder
 from mathnas.baselines.mlp import ofa_predictor
 from mathnas.devices.common import LatencyEvaluator
 from mathnas.devices.onnxruntime import OnnxRuntimeEngine
-from mathnas.images.known import open_images
-from mathnas.images.loader import calibration_batches, evaluation_tensors
-from mathnas.images.preprocessing import Preprocessing
-from mathnas.images.sources import holdout
 from mathnas.metrics import metric_named
 from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
-from mathnas.nets.files import load_supernet, supernet_notes
 from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.onnx_export import OnnxParts
@@ -50,7 +46,6 @@ from mathnas.search import Limit
 from mathnas.spaces import MobileNetV3
 from mathnas.training.networks import AllowedNetworks, extreme_networks
 
-Floats = npt.NDArray[np.float64]
 SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
 SEED = 0
 QUANTILES = (0.2, 0.5, 0.8)  # of the random networks: the limits
@@ -104,22 +99,15 @@ class Bench:
 
     @classmethod
     def open(cls, path: Path, folder: Path, workers: int, sizes: Sizes) -> Bench:
-        supernet = load_supernet(path)
-        assert isinstance(supernet, MobileNetV3Net)
-        notes = supernet_notes(path)
-        preprocessing = Preprocessing.from_dict(notes["preprocessing"])
-        count, seed = notes["held_out"], notes["held_out_seed"]
-        assert isinstance(count, int)
-        assert isinstance(seed, int)
-        training, held = holdout(open_images("cifar10", "train"), count, seed)
-        test = open_images("cifar10", "test")
+        trained = Trained.open(path)
+        assert isinstance(trained.supernet, MobileNetV3Net)
         folder.mkdir(parents=True, exist_ok=True)
         return cls(
             folder,
-            supernet,
-            LabelledImages(*evaluation_tensors(held, preprocessing, sizes.held)),
-            shuffled(LabelledImages(*evaluation_tensors(test, preprocessing, sizes.test))),
-            calibration_batches(training, preprocessing, sizes.calibrating, seed=SEED),
+            trained.supernet,
+            trained.images(trained.held, sizes.held),
+            shuffled(trained.images(trained.test, sizes.test)),
+            trained.calibration(sizes.calibrating, SEED),
             workers,
             sizes,
         )
@@ -184,12 +172,6 @@ def shuffled(images: LabelledImages) -> LabelledImages:
 def part_of(images: LabelledImages, count: int) -> LabelledImages:
     """The first images."""
     return LabelledImages(images.images[:count], images.labels[:count])
-
-
-def values_of(study: mn.Study, metric: str, networks: Sequence[mn.Network]) -> Floats:
-    """What a study holds of these networks, shape (k,)."""
-    known = {found.network: found.measurement.value for found in study.evaluations(metric)}
-    return np.array([known[network] for network in networks])
 
 
 # ---- statistics ----------------------------------------------------------------------------------
