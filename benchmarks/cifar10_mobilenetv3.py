@@ -351,8 +351,12 @@ def searches(bench: Bench, table: mn.BlockTable) -> None:
     everything = list(dict.fromkeys([*found, *(n for own in feasible.values() for n in own)]))
     images = part_of(bench.test, sizes.pool_images)
     study = bench.measured("pool", everything, images)
-    first, second = halves_of(bench, found)
-    whole_of = dict(zip(found, (first + second) / 2, strict=True))
+    best = {
+        one: own[int(np.argmax(values_of(study, "accuracy", own)))] for one, own in feasible.items()
+    }
+    finals = list(dict.fromkeys([*found, *best.values()]))
+    first, second = halves_of(bench, finals)
+    whole_of = dict(zip(finals, (first + second) / 2, strict=True))
     timed = bench.timed("pool", found)
 
     def shown_of(network: mn.Network) -> str:
@@ -375,17 +379,15 @@ def searches(bench: Bench, table: mn.BlockTable) -> None:
     wins = against = 0
     for one in wanted:
         mine, other = ours[one].network, theirs[one]
-        random_values = values_of(study, "accuracy", feasible[one])
-        best = feasible[one][int(np.argmax(random_values))]
-        small = values_of(study, "accuracy", [mine, best])
-        wins += bool(small[0] >= small[1])
+        chosen = best[one]
+        wins += bool(whole_of[mine] >= whole_of[chosen])
         against += other is None or bool(whole_of[mine] >= whole_of[other])
         print(
-            f"{one!s:22} {small[0]:6.2f} ({whole_of[mine]:6.2f}) {small[1]:15.2f} "
+            f"{one!s:22} {shown_of(mine):>15} {shown_of(chosen):>15} "
             f"{'nothing found' if other is None else shown_of(other):>15}  "
             f"{ours[one].predictions['accuracy'].value:9.2f}  {cost_of(one, mine):9.3f} "
             f"{'' if other is None else f'{cost_of(one, other):.3f}':>9}   "
-            f"{1e3 * ours[one].seconds:.2f} ms, {ours[one].status}"
+            f"{1e3 * ours[one].seconds:.2f} ms, {ours[one].status.value}"
         )
     print(
         f"ours at least as good as the best of {sizes.feasible} random networks in {wins} of "
