@@ -202,7 +202,7 @@ def test_sorting_channels_changes_the_order_alone(squeeze: bool) -> None:
         before = [block(x, MBConvChoice(kernel, 6)) for kernel in (3, 5)]
         block.sort_channels()
         after = [block(x, MBConvChoice(kernel, 6)) for kernel in (3, 5)]
-    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     importance = block.point_linear.conv.weight.abs().sum((0, 2, 3))
     assert torch.equal(importance, importance.sort(descending=True).values)
     if block.depth_conv.se is not None:
@@ -227,7 +227,7 @@ def test_a_trained_width_computes_the_same_after_sorting_the_rest() -> None:
         before = [block(x, MBConvChoice(5, width)) for width in (3, 6, 2)]
         block.sort_channels(trained=(3,))
         after = [block(x, MBConvChoice(5, width)) for width in (3, 6, 2)]
-    torch.testing.assert_close(after[:2], before[:2])
+    torch.testing.assert_close(after[:2], before[:2], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(after[2], before[2])  # never trained: its channels were chosen anew
 
 
