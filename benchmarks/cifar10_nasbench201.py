@@ -35,7 +35,7 @@ from _supernets import Floats, Trained, values_of
 from mathnas.datasets import nasbench201
 from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
 from mathnas.nets.nasbench201 import NASBench201Net
-from mathnas.spaces.nasbench201 import EDGES, NONE, has_path
+from mathnas.spaces.nasbench201 import EDGES, NONE, OPERATIONS, has_path
 from mathnas.validation import quality
 
 SUPERNET = Path("benchmarks/supernets/cifar10_nasbench201.safetensors")
@@ -212,6 +212,11 @@ def noise(bench: Bench) -> None:
         f"{len(cells)} random cells with a path: accuracy {both.min():.1f} to {both.max():.1f} %, "
         f"mean {both.mean():.1f}, sd {both.std():.1f}"
     )
+    macs, operations = bench.space.macs(cells), np.array(cells)
+    print(f"against MACs: Kendall {kendall(both, macs):.3f}, Spearman {spearman(both, macs):.3f}")
+    for number, name in enumerate(OPERATIONS):
+        edges = [both[column == number].mean() for column in operations.T]
+        print(f"mean with {name:12} on each edge: {', '.join(f'{mean:.1f}' for mean in edges)}")
     print(
         f"noise of images: {sizes.images} held-out against {sizes.images} test images, Kendall "
         f"{kendall(held, test):.3f}, Spearman {between:.3f} (Spearman-Brown for both together: "
