@@ -848,10 +848,10 @@ def test_a_thousand_evaluations_of_a_large_space_take_half_a_second() -> None:
     data = measured(networks, 70 + additive(space, networks) + 0.3 * noise(1000))
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()  # other tests run at the same time
         regress(space, data, (0,) * 20)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.5  # 0.1 to 0.5 on an idle machine
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 2.5  # 0.1 to 0.5 on an idle machine, of one or two threads
 
 
 # ---- a prior along another table's effects ------------------------------------------------------

@@ -7,6 +7,7 @@ parameters, and here a step has several, each through its own part of the supern
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,9 @@ class Processes:
         # without being told so, accelerate joins no processes on a machine without an accelerator
         cpu = device == "cpu" or (device is None and not torch.accelerator.is_available())
         state = PartialState(cpu=cpu)
+        if state.num_processes > 1:
+            # a process that ends while gloo's threads still run is aborted
+            atexit.register(_leave)
         found = state.device if device is None else torch.device(device)
         return cls(found, state.process_index, state.num_processes)
 
@@ -78,3 +82,8 @@ class Processes:
         told = torch.tensor(float(flag), device=self.device)
         distributed.all_reduce(told)
         return bool(told > 0)
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
