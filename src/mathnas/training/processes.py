@@ -75,6 +75,11 @@ class Processes:
         ):
             gradient.copy_(mean.view(gradient.shape))
 
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.world > 1:
+            distributed.barrier()
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         if self.world == 1:

@@ -221,9 +221,9 @@ class _Trainer:
         self.supernet.eval()
         if not accuracies and self.processes.first:  # nothing was left to train
             accuracies = held_out_accuracies(self.supernet, self.extremes, self.data)
-        return TrainingReport(
-            self.total, resumed, time.monotonic() - began, accuracies, self._write_supernet()
-        )
+        file = self._write_supernet()
+        self.processes.wait()  # a process that ends early would be taken for a failure
+        return TrainingReport(self.total, resumed, time.monotonic() - began, accuracies, file)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         per_epoch = self.data.batches.steps_per_epoch
