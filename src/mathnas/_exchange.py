@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mathnas._files import replacing
 from mathnas._records import write_text
 from mathnas.errors import FileFormatError, InvalidInputError, MissingExtraError
 
@@ -38,18 +37,8 @@ def write_rows(path: Path, columns: Columns, rows: Sequence[Sequence[Any]]) -> N
         arrow.array([row[i] for row in rows], type=kinds[kind])
         for i, kind in enumerate(columns.values())
     ]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, arrow.ArrowException) as temporary:
         parquet.write_table(arrow.Table.from_arrays(arrays, names=list(columns)), temporary)
-        os.replace(temporary, path)
-    except (OSError, arrow.ArrowException) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise FileFormatError(
-            f"{path} cannot be written: {error}. What was there is unchanged; free some space or "
-            "name another place."
-        ) from error
 
 
 def read_rows(path: Path, columns: Columns) -> list[Mapping[str, Any]]:

@@ -6,18 +6,16 @@ Kept free of dependencies: spaces and tables are read on devices that have numpy
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mathnas._files import replacing
 from mathnas.errors import FileFormatError
 
 _MAX_BYTES = 512 * 2**20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _T = TypeVar("_T")
 
 
@@ -139,22 +137,9 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, through a temporary file beside it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise FileFormatError(
-            f"{path} cannot be written: {error.strerror or error}. What was there is unchanged; "
-            f"{'free some space or ' * (error.errno in _NO_SPACE)}name another place."
-        ) from error
+    """Write a text file whole or not at all; errors as `write_json`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def is_number(value: object) -> bool:

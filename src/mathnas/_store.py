@@ -30,6 +30,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from mathnas._filelock import FileLock
+from mathnas._files import sync_folder
 from mathnas.errors import FileFormatError, MathNASWarning
 
 STUDY_VERSION = 1
@@ -320,7 +321,7 @@ class Store:
                 connection.execute(f"PRAGMA user_version={STUDY_VERSION}")
                 connection.execute("COMMIT")
             os.replace(draft, self.place)
-            _sync_folder(self.place.parent)
+            sync_folder(self.place.parent)
         except sqlite3.Error as error:
             raise self._error(error) from error
         except OSError as error:
@@ -419,13 +420,3 @@ def _close_quietly(connection: sqlite3.Connection, lock: FileLock | None, opener
         if lock is not None:
             stack.enter_context(lock)
         connection.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` survive power loss, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 
 import mathnas as mn
+from mathnas._files import file_sha256
 from mathnas.cli._supernets import identity
 from mathnas.images.preprocessing import Preprocessing
 from mathnas.nets.batchnorm import recalibrate
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
-from mathnas.nets.export import file_sha256
 from mathnas.nets.extracted import read_extracted
 from mathnas.nets.files import load_supernet, save_supernet
 from mathnas.nets.mbconv import MBConvChoice

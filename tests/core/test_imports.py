@@ -19,7 +19,8 @@ OPTIONAL = ("torch", "pydantic", "typer", "rich", "pooch", "scipy", "sklearn", "
 FLOW: dict[str, tuple[str, ...]] = {
     "errors": (),
     "_version": (),
-    "_records": ("errors",),
+    "_files": ("errors",),
+    "_records": ("errors", "_files"),
     "_progress": (),
     "scales": ("errors",),
     "metrics": ("errors", "scales"),

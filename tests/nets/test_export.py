@@ -15,10 +15,11 @@ from nets_cases import TINY, images, lived_in, memory
 from torch import Tensor, nn
 
 from mathnas import FileFormatError, InvalidInputError
+from mathnas._files import file_sha256
 from mathnas.nets.agreement import ExportError, check_agreement
 from mathnas.nets.digits import DigitsNet
 from mathnas.nets.evaluators import LabelledImages
-from mathnas.nets.export import ExportedFile, export_network, file_sha256
+from mathnas.nets.export import ExportedFile, export_network
 from mathnas.nets.extracted import (
     ExtractedNetwork,
     extract_network,

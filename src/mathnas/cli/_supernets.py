@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mathnas._files import file_sha256
 from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ImageChoice, choose_images
 from mathnas.errors import InvalidInputError
@@ -56,7 +57,6 @@ class SupernetFile:
             MissingExtraError: torch or safetensors is not installed.
         """
         with needing("a trained supernet", "train"):
-            from mathnas.nets.export import file_sha256
             from mathnas.nets.files import load_supernet, supernet_notes
         supernet = load_supernet(path)
         return cls(path, supernet, supernet_notes(path), file_sha256(path))

@@ -12,7 +12,6 @@ other file is an error.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mathnas._records import check_header
+from mathnas._files import file_sha256
+from mathnas._records import check_header, write_text
 from mathnas.errors import FileFormatError, InvalidInputError, MissingDataError
 
 DATA_VARIABLE = "MATHNAS_DATA"
@@ -278,13 +278,7 @@ def _with_pin(entry: DataFile) -> DataFile:
 
 
 def _pin(path: Path, entry: DataFile) -> None:
-    target = _pin_file(entry)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(f"{_sha256(path)} {path.stat().st_size}\n", "utf-8")
-        os.replace(temporary, target)
-    except OSError as error:
-        raise FileFormatError(f"{target} cannot be written: {error.strerror or error}.") from error
+    write_text(_pin_file(entry), f"{file_sha256(path)} {path.stat().st_size}\n")
 
 
 def _presence(file: DataFile) -> Presence:
@@ -316,7 +310,7 @@ def _is_intact(path: Path, entry: DataFile) -> bool:
 def _check(path: Path, entry: DataFile) -> None:
     """Compare with size and SHA-256, where they are known."""
     try:
-        size, digest = path.stat().st_size, _sha256(path)
+        size, digest = path.stat().st_size, file_sha256(path)
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
     if entry.sha256 is not None and (size, digest) != (entry.bytes, entry.sha256):
@@ -325,14 +319,6 @@ def _check(path: Path, entry: DataFile) -> None:
             f"{entry.bytes} bytes and SHA-256 {entry.sha256}{_pin_note(entry)}: put that file "
             "there, or remove this one."
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _download(dataset: DataSet, entry: DataFile, url: str) -> Path:

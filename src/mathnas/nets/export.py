@@ -6,24 +6,19 @@ takes its place.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mathnas.errors import FileFormatError, InvalidInputError, MissingExtraError
+from mathnas._files import file_sha256, replacing
+from mathnas.errors import InvalidInputError, MissingExtraError
 from mathnas.nets.agreement import TOLERANCE, check_agreement
 from mathnas.nets.extracted import ExtractedNetwork, load_extracted, save_extracted
 from mathnas.nets.supernet import Supernet
-
-_PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +117,7 @@ def export_network(
     # an exporter takes a batch of 1 for a constant
     traced = torch.cat([example, example]) if any_batch and len(example) == 1 else example
     runs = [traced, traced[:1]] if any_batch else [traced]
-    with _placed(target) as temporary:
+    with replacing(target) as temporary:
         form.write(extracted, traced, any_batch, temporary)
         difference = 0.0
         for inputs in runs:
@@ -136,42 +131,6 @@ def export_network(
     batch = None if any_batch else len(traced)
     shape = tuple(traced.shape[1:])
     return ExportedFile(target, target.suffix, size, digest, batch, shape, difference, tolerance)
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        FileFormatError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()
-
-
-@contextmanager
-def _placed(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it where the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise FileFormatError(
-            f"{path} cannot be written: {error.strerror or error}. What was there is unchanged; "
-            "free some space or name another place."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 # ---- formats ------------------------------------------------------------------------------------

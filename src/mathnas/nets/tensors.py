@@ -3,10 +3,8 @@ all, and checked when they are read. No pickle."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mathnas._files import replacing
 from mathnas._records import Record, check_header, shown
 from mathnas.errors import FileFormatError, MissingExtraError
 
@@ -35,22 +34,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str
         _RECORD: json.dumps(record, ensure_ascii=False, allow_nan=False),
         _DIGEST: _digest(plain),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(safetensors.torch.save(plain, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, safetensors.SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise FileFormatError(
-            f"{path} cannot be written: {error}. What was there is unchanged; free some space or "
-            "name another place."
-        ) from error
+    with replacing(path, safetensors.SafetensorError) as temporary:
+        temporary.write_bytes(safetensors.torch.save(plain, metadata))
 
 
 def read_tensors(path: Path, format_name: str, newest: int) -> tuple[dict[str, Tensor], Record]:
@@ -103,16 +88,6 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last; not every system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _safetensors() -> Any:
