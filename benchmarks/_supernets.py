@@ -15,8 +15,8 @@ from mathnas.images.known import open_images
 from mathnas.images.loader import calibration_batches, evaluation_tensors
 from mathnas.images.preprocessing import Preprocessing
 from mathnas.images.sources import ImageSource, holdout
-from mathnas.nets.evaluators import LabelledImages
-from mathnas.nets.files import load_supernet, supernet_notes
+from mathnas.nets.files import read_supernet
+from mathnas.nets.scores import LabelledImages
 from mathnas.nets.supernet import Supernet
 
 Floats = npt.NDArray[np.float64]
@@ -40,13 +40,13 @@ class Trained:
 
     @classmethod
     def open(cls, path: Path) -> Trained:
-        notes = supernet_notes(path)
+        supernet, notes = read_supernet(path)
         count, seed = notes["held_out"], notes["held_out_seed"]
         assert isinstance(count, int)
         assert isinstance(seed, int)
         training, held = holdout(open_images("cifar10", "train"), count, seed)
         return cls(
-            load_supernet(path),
+            supernet,
             Preprocessing.from_dict(notes["preprocessing"]),
             training,
             held,

@@ -38,10 +38,11 @@ from mathnas.baselines.mlp import ofa_predictor
 from mathnas.devices.common import LatencyEvaluator
 from mathnas.devices.onnxruntime import OnnxRuntimeEngine
 from mathnas.metrics import metric_named
-from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
+from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.onnx_export import OnnxParts
+from mathnas.nets.scores import LabelledImages
 from mathnas.search import Limit
 from mathnas.spaces import MobileNetV3
 from mathnas.training.networks import AllowedNetworks, extreme_networks

@@ -33,8 +33,9 @@ import mathnas as mn
 from _machine import header
 from _supernets import Floats, Trained, values_of
 from mathnas.datasets import nasbench201
-from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
+from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.nasbench201 import NASBench201Net
+from mathnas.nets.scores import LabelledImages
 from mathnas.spaces.nasbench201 import EDGES, NONE, OPERATIONS, has_path
 from mathnas.validation import quality
 

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 import mathnas as mn
 from _machine import header
 from mathnas.nets.batchnorm import recalibrate
-from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
+from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
+from mathnas.nets.scores import LabelledImages
 from mathnas.nets.supernet import ChainSupernet
 from mathnas.spaces import MobileNetV3
 

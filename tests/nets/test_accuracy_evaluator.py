@@ -23,9 +23,10 @@ from mathnas import Evaluator, InvalidInputError, Network, Study, evaluate, sing
 from mathnas._threads import torch_threads
 from mathnas.nets.batchnorm import recalibrate
 from mathnas.nets.digits import DigitsNet
-from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
+from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
+from mathnas.nets.scores import LabelledImages
 from mathnas.nets.supernet import Supernet
 from mathnas.spaces import MobileNetV3, NASBench201
 from mathnas.testing import EvaluatorContract

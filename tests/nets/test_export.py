@@ -18,7 +18,6 @@ from mathnas import FileFormatError, InvalidInputError
 from mathnas._files import file_sha256
 from mathnas.nets.agreement import ExportError, check_agreement
 from mathnas.nets.digits import DigitsNet
-from mathnas.nets.evaluators import LabelledImages
 from mathnas.nets.export import ExportedFile, export_network
 from mathnas.nets.extracted import (
     ExtractedNetwork,
@@ -27,9 +26,9 @@ from mathnas.nets.extracted import (
     read_extracted,
     recalibrated,
     save_extracted,
-    score,
 )
 from mathnas.nets.fixed import FixedNetwork, fixed_space
+from mathnas.nets.scores import LabelledImages, score
 from mathnas.nets.tensors import read_tensors, write_tensors
 
 NETWORK = (2, 1, 1)

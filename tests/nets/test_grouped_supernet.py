@@ -11,9 +11,10 @@ from nets_cases import TINY, images, lived_in, memory
 from torch import nn
 
 from mathnas import GroupedSpace, InvalidInputError
-from mathnas.nets.evaluators import AccuracyEvaluator, LabelledImages
+from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
+from mathnas.nets.scores import LabelledImages
 from mathnas.spaces import MobileNetV3
 
 

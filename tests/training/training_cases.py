@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mathnas import Block, BlockNode, Network, SearchSpace
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
-from mathnas.nets.evaluators import LabelledImages
 from mathnas.nets.mbconv import MBConvChoice
+from mathnas.nets.scores import LabelledImages
 from mathnas.nets.supernet import ChainSupernet
 from mathnas.training.batches import TensorBatches
 from mathnas.training.data import TrainingData

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mathnas.images.preprocessing import Preprocessing
     from mathnas.images.sources import ImageSource
-    from mathnas.nets.evaluators import LabelledImages
+    from mathnas.nets.scores import LabelledImages
     from mathnas.training.config import TrainingConfig
     from mathnas.training.data import TrainingData
 
@@ -78,7 +78,7 @@ def choose_images(
     with needing("reading images", "images"):
         from mathnas.images.known import open_images
         from mathnas.images.loader import calibration_batches, evaluation_tensors
-        from mathnas.nets.evaluators import LabelledImages
+        from mathnas.nets.scores import LabelledImages
     preprocessing = _preprocessing(choice, notes)
     training, kept = _training_images(choice, notes)
     batches = calibration_batches(training, preprocessing, min(choice.calibration, len(training)))
@@ -122,7 +122,7 @@ def _digits(choice: ImageChoice, accuracy: bool) -> ChosenImages:
             raise InvalidInputError(f"the digits have one size and one split: leave {name} out.")
     with needing("reading the digits", "demo"):
         from mathnas.demo.images import load_images
-        from mathnas.nets.evaluators import LabelledImages
+        from mathnas.nets.scores import LabelledImages
     images = load_images()
     held_out = None
     if accuracy:

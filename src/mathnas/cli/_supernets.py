@@ -57,9 +57,8 @@ class SupernetFile:
             MissingExtraError: torch or safetensors is not installed.
         """
         with needing("a trained supernet", "train"):
-            from mathnas.nets.files import load_supernet, supernet_notes
-        supernet = load_supernet(path)
-        return cls(path, supernet, supernet_notes(path), file_sha256(path))
+            from mathnas.nets.files import read_supernet
+        return cls(path, *read_supernet(path), file_sha256(path))
 
     @property
     def identity(self) -> str:

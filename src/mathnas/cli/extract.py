@@ -491,7 +491,7 @@ def _measured(
     threads: int,
 ) -> list[CardMeasurement]:
     from mathnas.nets.cards import CardMeasurement
-    from mathnas.nets.extracted import score
+    from mathnas.nets.scores import score
 
     found = []
     if images is not None and images.held_out is not None and choice is not None:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional
 
-from mathnas.nets.evaluators import LabelledImages
+from mathnas.nets.scores import LabelledImages
 
 _SPLIT_SEED = 2023
 _TRAINING_IMAGES = 797

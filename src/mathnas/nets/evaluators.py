@@ -10,41 +10,18 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mathnas._threads import torch_threads
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import metric_named
 from mathnas.nets.batchnorm import Statistics
+from mathnas.nets.scores import LabelledImages, Score
 from mathnas.nets.supernet import ChainSupernet, Supernet
 from mathnas.space import Network
 
 # bytes of the largest activation: beyond it, memory has to come from the system each time
 _FAST = 2**24
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images and their classes.
-
-    Attributes:
-        images: shape (k, channels, height, width).
-        labels: class indices, shape (k,).
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if not len(self.images) == len(self.labels) > 0:
-            raise InvalidInputError(
-                f"there is one label an image and at least one image, but got {len(self.images)} "
-                f"images and {len(self.labels)} labels."
-            )
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 class AccuracyEvaluator(Evaluator):
@@ -223,11 +200,8 @@ class AccuracyEvaluator(Evaluator):
             sizes.append(image.nbytes)
         return sizes, largest
 
-    def _values(self, score: _Score) -> Mapping[str, Measurement | float]:
-        values = {
-            "accuracy": 100.0 * score.correct / len(self.held_out),
-            "loss": score.loss / len(self.held_out),
-        }
+    def _values(self, score: Score) -> Mapping[str, Measurement | float]:
+        values = {"accuracy": score.accuracy, "loss": score.loss}
         return {metric.name: values[metric.name] for metric in self.metrics}
 
 
@@ -252,20 +226,6 @@ def _extract(supernet: Supernet, step: _Step) -> nn.Module:
 
 
 @dataclass
-class _Score:
-    """Sums over the held-out images that were seen so far."""
-
-    images: int = 0
-    correct: int = 0
-    loss: float = 0.0
-
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        self.images += len(labels)
-        self.correct += int((logits.argmax(1) == labels).sum())
-        self.loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-
-
-@dataclass
 class _Part:
     """A part of networks and what follows it; a network is the path from the root to an end.
 
@@ -280,7 +240,7 @@ class _Part:
     following: dict[_Step, _Part] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
-    score: _Score = field(default_factory=_Score)
+    score: Score = field(default_factory=Score)
     memory: int = 0
 
     def add(self, steps: Sequence[_Step], place: int) -> None:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mathnas import spaces
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.nets.agreement import TOLERANCE, check_agreement
 from mathnas.nets.batchnorm import recalibrate
-from mathnas.nets.evaluators import LabelledImages
 from mathnas.nets.families import supernet_for
 from mathnas.nets.files import load_tensors
 from mathnas.nets.supernet import Supernet
@@ -43,19 +41,6 @@ class ExtractedNetwork:
     network: Network
     notes: Mapping[str, object] = field(default_factory=dict)
     difference: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How a network does on labelled images.
-
-    Attributes:
-        accuracy: percent.
-        loss: mean cross entropy, in nats.
-    """
-
-    accuracy: float
-    loss: float
 
 
 def extract_network(
@@ -101,26 +86,6 @@ def recalibrated(extracted: ExtractedNetwork, batches: Sequence[Tensor]) -> Extr
     recalibrate(extracted.module, batches)
     images = sum(map(len, batches))
     return replace(extracted, notes={**extracted.notes, "calibration_images": images})
-
-
-def score(module: nn.Module, held_out: LabelledImages, images_at_once: int = 250) -> Score:
-    """How a static network does on images, with its own statistics."""
-    correct, loss = 0, 0.0
-    with torch.inference_mode():
-        for images, labels in zip(
-            torch.split(held_out.images, images_at_once),
-            torch.split(held_out.labels, images_at_once),
-            strict=True,
-        ):
-            logits = module(images)
-            if int(labels.max()) >= logits.shape[1]:
-                raise InvalidInputError(
-                    f"a network is tested on images of its own classes, but it has "
-                    f"{logits.shape[1]} outputs, and the labels reach {int(labels.max())}."
-                )
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-    return Score(100.0 * correct / len(held_out), loss / len(held_out))
 
 
 def save_extracted(path: str | Path, extracted: ExtractedNetwork) -> None:

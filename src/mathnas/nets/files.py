@@ -48,10 +48,15 @@ def load_supernet(path: str | Path) -> Supernet:
             those of a supernet of its space.
         InvalidInputError: no supernet is known for the space: make it, and use `load_weights`.
     """
-    tensors, space = _read(Path(path))
+    return read_supernet(path)[0]
+
+
+def read_supernet(path: str | Path) -> tuple[Supernet, dict[str, object]]:
+    """The supernet of a file and the file's notes; as `load_supernet`."""
+    tensors, space, notes = _read(Path(path))
     supernet = supernet_for(space)
     load_tensors(supernet, tensors, str(path))
-    return supernet.eval()
+    return supernet.eval(), notes
 
 
 def load_weights(path: str | Path, supernet: Supernet) -> None:
@@ -61,7 +66,7 @@ def load_weights(path: str | Path, supernet: Supernet) -> None:
         FileFormatError: as `load_supernet`.
         InvalidInputError: the file is of another space.
     """
-    tensors, space = _read(Path(path))
+    tensors, space, _ = _read(Path(path))
     if space != supernet.space:
         raise InvalidInputError(
             f"{path} holds a supernet of the space {space.name!r} "
@@ -73,8 +78,7 @@ def load_weights(path: str | Path, supernet: Supernet) -> None:
 
 def supernet_notes(path: str | Path) -> dict[str, object]:
     """The notes of a supernet file; errors as `load_supernet`."""
-    _, record = read_tensors(Path(path), SUPERNET_FORMAT, SUPERNET_VERSION)
-    return record.get("notes", dict)
+    return _read(Path(path))[2]
 
 
 def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -107,6 +111,7 @@ def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
             own[name].copy_(tensor)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], SearchSpace]:
+def _read(path: Path) -> tuple[dict[str, Tensor], SearchSpace, dict[str, object]]:
     tensors, record = read_tensors(path, SUPERNET_FORMAT, SUPERNET_VERSION)
-    return tensors, spaces.restore(record.get("space", dict), f"{path}.space")
+    space = spaces.restore(record.get("space", dict), f"{path}.space")
+    return tensors, space, record.get("notes", dict)

@@ -12,7 +12,7 @@ from mathnas.errors import InvalidInputError, MissingExtraError
 from mathnas.images import known
 from mathnas.images.loader import ImageBatches, calibration_batches, evaluation_tensors
 from mathnas.images.sources import holdout
-from mathnas.nets.evaluators import LabelledImages
+from mathnas.nets.scores import LabelledImages
 from mathnas.training.batches import Batches, TensorBatches
 from mathnas.training.config import TrainingConfig
 from mathnas.training.processes import Processes

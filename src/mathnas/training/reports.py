@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mathnas._records import write_text
 from mathnas.errors import FileFormatError, MissingExtraError
 from mathnas.nets.batchnorm import recalibrate
+from mathnas.nets.scores import score
 from mathnas.nets.supernet import Supernet
 from mathnas.space import Network
 from mathnas.training.data import TrainingData
 from mathnas.training.recipes import ROLES
 
-_IMAGES_AT_ONCE = 256
 _COLUMNS = (
     *("step", "epoch", "phase", "learning_rate", "images_per_second"),
     *(f"loss_{role}" for role in ROLES),
@@ -86,20 +84,11 @@ def held_out_accuracies(
     if data.held_out is None:
         return {}
     device = next(supernet.parameters()).device
-    images, labels = data.held_out.images, data.held_out.labels
     found = {}
     for name, network in networks.items():
         static = supernet.extract(network)
         recalibrate(static, (batch.to(device) for batch in data.calibration))
-        right = 0
-        with torch.inference_mode():
-            for batch, truth in zip(
-                torch.split(images, _IMAGES_AT_ONCE),
-                torch.split(labels, _IMAGES_AT_ONCE),
-                strict=True,
-            ):
-                right += int((static(batch.to(device)).argmax(1).cpu() == truth).sum())
-        found[name] = 100.0 * right / len(labels)
+        found[name] = score(static, data.held_out).accuracy
     return found
 
 
