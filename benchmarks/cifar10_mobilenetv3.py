@@ -23,6 +23,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,12 @@ from mathnas.metrics import metric_named
 from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
-from mathnas.nets.onnx_export import OnnxParts
+from mathnas.nets.onnx_export import NetworkGraphs
 from mathnas.nets.scores import LabelledImages
 from mathnas.search import Limit
 from mathnas.spaces import MobileNetV3
 from mathnas.training.networks import AllowedNetworks, extreme_networks
+from mathnas.validation import quality
 
 SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
 SEED = 0
@@ -117,6 +119,11 @@ class Bench:
     def space(self) -> MobileNetV3:
         return self.supernet.space
 
+    @cached_property
+    def graphs(self) -> NetworkGraphs:
+        side = self.space.resolution
+        return NetworkGraphs(self.supernet, torch.zeros(1, 3, side, side))
+
     def measured(
         self,
         name: str,
@@ -131,9 +138,7 @@ class Bench:
 
     def timed(self, name: str, networks: Sequence[mn.Network] | mn.Sample) -> mn.Study:
         """Latency of one image on one thread of onnxruntime, in a study of this name."""
-        side = self.space.resolution
-        parts = OnnxParts.export(self.supernet, torch.zeros(1, 3, side, side))
-        evaluator = LatencyEvaluator(parts.assemble_bytes, OnnxRuntimeEngine(), batch_size=19)
+        evaluator = LatencyEvaluator(self.graphs, OnnxRuntimeEngine(), batch_size=19)
         return self._into(name, self.space, networks, evaluator, 1)
 
     def stages(self, space: mn.GroupedSpace) -> mn.Study:
@@ -178,29 +183,17 @@ def part_of(images: LabelledImages, count: int) -> LabelledImages:
 # ---- statistics ----------------------------------------------------------------------------------
 
 
-def ranks(values: Floats) -> Floats:
-    """Mean ranks, equal values alike."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
-
-
 def spearman(first: Floats, second: Floats) -> float:
-    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
+    found = quality(first, second).spearman
+    assert found is not None
+    return found
 
 
-def kendall(first: Floats, second: Floats) -> float:
-    """Kendall's tau-b."""
-    one = np.sign(first[:, None] - first[None])
-    other = np.sign(second[:, None] - second[None])
-    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
-
-
-def quality(predicted: Floats, measured: Floats, unit: str = "") -> str:
-    errors = predicted - measured
+def compared(predicted: Floats, measured: Floats, unit: str = "") -> str:
+    found = quality(predicted, measured)
     return (
-        f"Spearman {spearman(predicted, measured):.3f}, Kendall {kendall(predicted, measured):.3f},"
-        f" mean error {np.abs(errors).mean():.3f}{unit}, bias {errors.mean():+.3f}{unit}"
+        f"Spearman {found.spearman:.3f}, Kendall {found.kendall:.3f}, mean error "
+        f"{found.mae:.3f}{unit}, bias {found.bias:+.3f}{unit}"
     )
 
 
@@ -257,10 +250,10 @@ def prediction(bench: Bench) -> mn.BlockTable:
     }
     for name, table in tables.items():
         found = table.predict(networks, "accuracy")
-        print(f"{name}, accuracy on the same images: {quality(found, same, ' points')}")
-        print(f"{name}, accuracy on test images: {quality(found, test, ' points')}")
+        print(f"{name}, accuracy on the same images: {compared(found, same, ' points')}")
+        print(f"{name}, accuracy on test images: {compared(found, test, ' points')}")
         losses, known = table.predict(networks, "loss"), values_of(held, "loss", networks)
-        print(f"{name}, loss on the same images: {quality(losses, known)}")
+        print(f"{name}, loss on the same images: {compared(losses, known)}")
         print(
             f"{name}, accuracy ranked by predicted loss: same images "
             f"{spearman(-losses, same):.3f}, test images {spearman(-losses, test):.3f}"
@@ -274,8 +267,8 @@ def prediction(bench: Bench) -> mn.BlockTable:
         relative = 100 * np.abs(found / times - 1)
         print(
             f"{name}, latency ({times.min():.3f} to {times.max():.3f} ms, onnxruntime, 1 thread, 1 "
-            f"image): {quality(found, times, ' ms')}; mean relative error {relative.mean():.1f} %, "
-            f"worst {relative.max():.1f} %; MACs alone: Spearman {spearman(macs, times):.3f}"
+            f"image): {compared(found, times, ' ms')}; mean relative error {relative.mean():.1f} "
+            f"%, worst {relative.max():.1f} %; MACs alone: Spearman {spearman(macs, times):.3f}"
         )
     return tables["regression"]
 
@@ -415,7 +408,7 @@ def stages(bench: Bench, table: mn.BlockTable, path: Path | None) -> None:
         f"{actual.min():.2f} to {actual.max():.2f} %, MACs {macs.min() / 1e6:.2f} to {most:.2f} M"
     )
     fine = table.predict(space.expand_many(networks), "accuracy")
-    print(f"the table of the layers, from other images: {quality(fine, actual, ' points')}")
+    print(f"the table of the layers, from other images: {compared(fine, actual, ' points')}")
     samples = {
         "full": mn.full_sampling(space),
         "5 %": mn.partial_sampling(space, SHARE, seed=SEED),
@@ -430,19 +423,33 @@ def stages(bench: Bench, table: mn.BlockTable, path: Path | None) -> None:
             for form in ("linear", "inverse-macs-corrected"):
                 table = mn.fit(part, form=form)
                 found = table.predict(networks, "accuracy")
-                text = quality(found, actual, " points")
+                text = compared(found, actual, " points")
                 print(f"{name:6} ({sample.cost:4} networks), {form:22}: {text}")
                 shown.setdefault(name, found)
-    figure1(space, networks, actual, macs)
+    changes = switches(space, networks, actual)
+    figure1(changes, macs)
     if path is not None:
-        draw(path, space, networks, actual, macs, shown)
+        draw(path, space, changes, actual, macs, shown)
 
 
-def switches(
-    space: mn.SearchSpace, networks: Sequence[mn.Network], actual: Floats
-) -> list[tuple[int, int, Floats, Floats]]:
-    """For every node and block but the first: differences to the first block over all contexts, and
-    where those contexts stand."""
+@dataclass(frozen=True)
+class Switch:
+    """What a block changes against its node's first block, over all contexts.
+
+    Attributes:
+        node, block: indices.
+        change: of accuracy, in points.
+        before: where the networks with the first block stand.
+    """
+
+    node: int
+    block: int
+    change: Floats
+    before: npt.NDArray[np.intp]
+
+
+def switches(space: mn.SearchSpace, networks: Sequence[mn.Network], actual: Floats) -> list[Switch]:
+    """Those of every node and block but the first."""
     place = {network: number for number, network in enumerate(networks)}
     found = []
     for node, size in enumerate(space.sizes):
@@ -453,53 +460,48 @@ def switches(
                 if n[node] == 0
             ]
             before, after = np.array(ends).T
-            found.append((node, block, actual[after] - actual[before], before))
+            found.append(Switch(node, block, actual[after] - actual[before], before))
     return found
 
 
-def figure1(
-    space: mn.SearchSpace, networks: Sequence[mn.Network], actual: Floats, macs: Floats
-) -> None:
+def figure1(changes: Sequence[Switch], macs: Floats) -> None:
     """What a switch changes: constant, or proportional to 1 / F (Eq. 4)?"""
-    shares, squares = [], []
-    for _, _, change, before in switches(space, networks, actual):
-        squares.append(np.mean(change**2))
-        inverse = 1 / macs[before]
+    left = []
+    for switch in changes:
+        change, inverse = switch.change, 1 / macs[switch.before]
         constant = change.mean()
         scaled = (change * inverse).sum() / (inverse**2).sum() * inverse
-        line = np.polyfit(inverse, change, 1)
-        shares.append(
-            [np.var(change - fit) for fit in (constant, scaled, np.polyval(line, inverse))]
-        )
-    left = np.sqrt(np.mean(shares, axis=0))
+        line = np.polyval(np.polyfit(inverse, change, 1), inverse)
+        left.append([np.mean((change - fit) ** 2) for fit in (0, constant, scaled, line)])
+    whole, constant, scaled, line = np.sqrt(np.mean(left, axis=0))
     print(
         "Figure 1: rms of what is left of a switch's change over its contexts, points: "
-        f"constant {left[0]:.3f}, c / F {left[1]:.3f}, a + b / F {left[2]:.3f}; of the changes "
-        f"themselves {np.sqrt(np.mean(squares)):.3f}"
+        f"constant {constant:.3f}, c / F {scaled:.3f}, a + b / F {line:.3f}; of the changes "
+        f"themselves {whole:.3f}"
     )
 
 
 def draw(
     path: Path,
     space: mn.SearchSpace,
-    networks: Sequence[mn.Network],
+    changes: Sequence[Switch],
     actual: Floats,
     macs: Floats,
     predicted: dict[str, Floats],
 ) -> None:
     figure, axes = grid(1, 3, 4.5)
-    for node, block, change, before in switches(space, networks, actual):
-        if block == space.sizes[node] - 1:
-            axes[0].plot(
-                macs[before] / 1e6, change, ".", ms=2, alpha=0.4, label=space.nodes[node].name
-            )
+    for switch in changes:
+        if switch.block == space.sizes[switch.node] - 1:
+            name = space.nodes[switch.node].name
+            context = macs[switch.before] / 1e6
+            axes[0].plot(context, switch.change, ".", ms=2, alpha=0.4, label=name)
     axes[0].set(
         xlabel="MACs of the context, M",
         ylabel="change of accuracy, points",
         title="Figure 1: first to last candidate",
     )
     spread = [
-        np.mean([c.std() for n, _, c, _ in switches(space, networks, actual) if n == node])
+        np.mean([switch.change.std() for switch in changes if switch.node == node])
         for node in range(space.num_nodes)
     ]
     axes[1].bar([node.name for node in space.nodes], spread)
