@@ -25,9 +25,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 def test_the_gradient_is_the_mean_over_the_halves(tmp_path: Path) -> None:
     process = start([*TORCHRUN, str(SCRIPTS / "one_gradient.py")], tmp_path)
     _, errors = process.communicate(timeout=240)
-    # now and then gloo aborts a process that has done its work and ends, which fails the run as a
-    # whole: what the processes wrote is what counts
-    assert process.returncode == 0 or "SIGABRT" in errors, errors
+    assert process.returncode == 0, errors
     found, record = read_tensors(tmp_path / "gradient0", "gradient", 1)
     other, _ = read_tensors(tmp_path / "gradient1", "gradient", 1)
     assert all(torch.equal(found[name], other[name]) for name in found)
