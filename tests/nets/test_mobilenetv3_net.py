@@ -10,13 +10,13 @@ pytest.importorskip("torch")
 
 import torch
 from nets_cases import memory
-from torch import nn
 
 from mathnas import InvalidInputError
 from mathnas.nets.batchnorm import recalibrate
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
-from mathnas.nets.norm import SharedBatchNorm2d
 from mathnas.spaces import MobileNetV3
+from mathnas.testing.supernets import counted_macs, unsettle
+from mobilenetv3_costs import COSTS
 
 SMALL = MobileNetV3(width=0.35, resolution=32, classes=10, stem_stride=1)
 
@@ -24,44 +24,12 @@ SMALL = MobileNetV3(width=0.35, resolution=32, classes=10, stem_stride=1)
 def lived_in(space: MobileNetV3 = SMALL, seed: int = 0) -> MobileNetV3Net:
     """A supernet whose statistics, biases and kernel matrices are no longer those of a new one."""
     net = MobileNetV3Net(space, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if name.endswith(("_matrix", "bias")):
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-        for module in net.modules():
-            if isinstance(module, SharedBatchNorm2d):
-                for tensor in (module.running_mean, module.running_var, module.weight):
-                    tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    unsettle(net, seed)
     return net.eval()
 
 
 def images(count: int, side: int = 32, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
-
-def counted(module: nn.Module, x: torch.Tensor) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one image, from their shapes."""
-    total = 0
-
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            side = output.shape[2] * output.shape[3]
-            total += layer.weight.numel() * side
-        elif isinstance(layer, nn.Linear):
-            total += layer.weight.numel()
-
-    hooks = [
-        layer.register_forward_hook(count)
-        for layer in module.modules()
-        if isinstance(layer, (nn.Conv2d, nn.Linear))
-    ]
-    with torch.no_grad():
-        module(x)
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 # ---- tensors -------------------------------------------------------------------------------------
@@ -120,26 +88,11 @@ def test_a_new_supernet_has_no_layer_of_zeros() -> None:
 
 # ---- counts --------------------------------------------------------------------------------------
 
-UNIFORM = {  # (kernel, expansion, depth): MACs in millions at 224, 192, 160, 128; parameters in M
-    1.0: {
-        (7, 6, 4): (566.170688, 417.29216, 291.318048, 188.24832, 7.664760),
-        (3, 3, 2): (121.278672, 89.841344, 63.240528, 41.476224, 3.410792),
-        (7, 6, 2): (282.627744, 208.594304, 145.950624, 94.696704, 4.837928),
-        (5, 4, 3): (250.746944, 185.097984, 129.548864, 84.099584, 4.551792),
-    },
-    1.2: {
-        (7, 6, 4): (843.101056, 621.268416, 433.563904, 279.987456, 10.701632),
-        (3, 3, 2): (193.078208, 142.834656, 100.320888, 65.536896, 4.602456),
-        (7, 6, 2): (433.476352, 319.76544, 223.548528, 144.8256, 6.654768),
-        (5, 4, 3): (385.659168, 284.52416, 198.948384, 128.93184, 6.245312),
-    },
-}
 
-
-@pytest.mark.parametrize("width", UNIFORM)
+@pytest.mark.parametrize("width", COSTS)
 def test_counts_equal_the_reference_by_formula_and_on_the_extracted_network(width: float) -> None:
     supernet = MobileNetV3Net(MobileNetV3(width=width))
-    for (kernel, expansion, depth), values in UNIFORM[width].items():
+    for (kernel, expansion, depth), values in COSTS[width].items():
         config = ([kernel] * 20, [expansion] * 20, [depth] * 5)
         static = supernet.extract(supernet.space.from_config(*config))
         params = sum(parameter.numel() for parameter in static.parameters())
@@ -148,7 +101,7 @@ def test_counts_equal_the_reference_by_formula_and_on_the_extracted_network(widt
             space = MobileNetV3(width=width, resolution=side)
             network = space.from_config(*config)
             formula = space.macs([network])[0]
-            assert counted(static, images(1, side)) == formula
+            assert counted_macs(static, images(1, side)) == formula
             # the reference sums in single precision: some ulps of 32 to 64 MACs
             assert formula == pytest.approx(1e6 * value, rel=3e-7)
 
@@ -158,7 +111,7 @@ def test_counts_of_the_small_image_variant_hold_on_random_networks() -> None:
     assert SMALL.block_params is not None
     for network in SMALL.sample(5, seed=3):
         static = supernet.extract(network)
-        assert counted(static, images(1)) == SMALL.macs([network])[0]
+        assert counted_macs(static, images(1)) == SMALL.macs([network])[0]
         params = SMALL.block_params[SMALL.check_many([network])[0] + SMALL.offsets[:-1]].sum()
         assert sum(p.numel() for p in static.parameters()) == params + (SMALL.fixed_params or 0)
 

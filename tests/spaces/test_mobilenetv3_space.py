@@ -10,22 +10,8 @@ from mathnas.errors import InvalidInputError
 from mathnas.space import Network
 from mathnas.spaces import MobileNetV3
 from mathnas.spaces.mobilenetv3 import round_channels
+from mobilenetv3_costs import COSTS
 
-# uniform (kernel, expansion, depth) -> MACs in M at 224, 192, 160, 128, and parameters in M
-COSTS = {
-    1.0: {
-        (7, 6, 4): (566.170688, 417.29216, 291.318048, 188.24832, 7.664760),
-        (3, 3, 2): (121.278672, 89.841344, 63.240528, 41.476224, 3.410792),
-        (7, 6, 2): (282.627744, 208.594304, 145.950624, 94.696704, 4.837928),
-        (5, 4, 3): (250.746944, 185.097984, 129.548864, 84.099584, 4.551792),
-    },
-    1.2: {
-        (7, 6, 4): (843.101056, 621.268416, 433.563904, 279.987456, 10.701632),
-        (3, 3, 2): (193.078208, 142.834656, 100.320888, 65.536896, 4.602456),
-        (7, 6, 2): (433.476352, 319.76544, 223.548528, 144.8256, 6.654768),
-        (5, 4, 3): (385.659168, 284.52416, 198.948384, 128.93184, 6.245312),
-    },
-}
 CASES = [(width, config) for width, table in COSTS.items() for config in table]
 
 
