@@ -56,9 +56,8 @@ def convert(
         raise InvalidInputError(f"checkpoints are of {', '.join(PUBLIC)}, but got {kind!r}.")
     supernet = PUBLIC[kind](checkpoint, resolution)
     preprocessing = preprocessing_for(data or "")
-    side = getattr(supernet.space, "resolution", None)
-    if isinstance(side, int):
-        preprocessing = preprocessing.at(side)
+    if supernet.resolution is not None:
+        preprocessing = preprocessing.at(supernet.resolution)
     notes: dict[str, object] = {
         "checkpoint": checkpoint.name,
         "preprocessing": preprocessing.to_dict(),

@@ -118,7 +118,7 @@ def train(
         data,
         chosen,
         processes,
-        resolution=getattr(supernet.space, "resolution", None),
+        resolution=supernet.resolution,
         show=progress_of(as_json),
     )
     try:

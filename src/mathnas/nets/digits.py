@@ -185,6 +185,13 @@ class DigitsNet(ChainSupernet):
         seed: of the weights.
     """
 
+    input_channels = 1
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images."""
+        return self.config.side
+
     def __init__(self, config: DigitsConfig | None = None, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config or DigitsConfig()

@@ -34,6 +34,12 @@ class GroupedSupernet(ChainSupernet):
             )
         self.fine = fine
         self.space = space
+        self.input_channels = fine.input_channels
+
+    @property
+    def resolution(self) -> int | None:
+        """As the supernet's."""
+        return self.fine.resolution
 
     def run_stem(self, x: Tensor) -> Tensor:
         """As the supernet's."""

@@ -6,14 +6,9 @@ import torch
 from torch import Tensor
 
 from mathnas.errors import InvalidInputError
-from mathnas.nets.digits import DigitsNet
-from mathnas.nets.grouped import GroupedSupernet
-from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
 from mathnas.space import SearchSpace
 from mathnas.spaces.mobilenetv3 import MobileNetV3
-
-_SMALL = 32  # side of the images that the cells were trained on
 
 
 def input_shape(supernet: Supernet, resolution: int | None = None) -> tuple[int, int, int]:
@@ -23,27 +18,16 @@ def input_shape(supernet: Supernet, resolution: int | None = None) -> tuple[int,
         resolution: height and width; by default those that the space counts MACs at.
 
     Raises:
-        InvalidInputError: the resolution is not positive, or the supernet is not one of mathnas's
-            own and does not say.
+        InvalidInputError: the resolution is not positive, or the supernet does not say.
     """
     if resolution is not None and resolution < 1:
         raise InvalidInputError(f"a resolution is at least 1 pixel, but got {resolution}.")
-    if isinstance(supernet, GroupedSupernet):
-        return input_shape(supernet.fine, resolution)
-    if isinstance(supernet, DigitsNet):
-        side = resolution or supernet.config.side
-        return (1, side, side)
-    if isinstance(supernet.space, MobileNetV3):
-        side = resolution or supernet.space.resolution
-        return (3, side, side)
-    if isinstance(supernet, NASBench201Net):
-        side = resolution or _SMALL
-        return (3, side, side)
-    if resolution is None:
+    side = resolution or supernet.resolution
+    if side is None:
         raise InvalidInputError(
             f"a {type(supernet).__name__} does not say how large its images are: give a resolution."
         )
-    return (3, resolution, resolution)
+    return (supernet.input_channels, side, side)
 
 
 def space_at(space: SearchSpace, resolution: int | None) -> SearchSpace:

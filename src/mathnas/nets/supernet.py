@@ -41,9 +41,18 @@ class Supernet(nn.Module, ABC):
 
     Attributes:
         space: the networks.
+        input_channels: of its images.
     """
 
     space: SearchSpace
+    input_channels: int = 3
+
+    @property
+    def resolution(self) -> int | None:
+        """Side of the images that its space counts MACs at, in pixels; None where that is not
+        said."""
+        found = getattr(self.space, "resolution", None)
+        return found if isinstance(found, int) else None
 
     @abstractmethod
     def forward(self, x: Tensor, network: Network) -> Tensor:
