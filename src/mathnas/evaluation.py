@@ -27,11 +27,14 @@ class Measurement:
         value: in the metric's unit.
         spread: standard deviation over the repeats inside this measurement, where known.
         repeats: how many times the quantity was measured to give `value`.
+        notes: what else is known of this measurement (load, frequency, attempts); kept with it,
+            without effect on what is fitted.
     """
 
     value: float
     spread: float | None = None
     repeats: int = 1
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))
