@@ -71,9 +71,13 @@ class ElasticConv2d(nn.Module):
             device="meta",  # draws no random numbers for weights that are replaced at once
         )
         self.conv.weight = nn.Parameter(torch.zeros(self.conv.weight.shape))
-        for small, large in itertools.pairwise(self.kernels):
-            matrix = nn.Parameter(torch.eye(small * small))
-            self.register_parameter(_matrix_name(large, small), matrix)
+        # from the largest kernel down: what a form's weights go through until they are as small
+        self._steps = tuple(
+            (large, small, _matrix_name(large, small))
+            for small, large in reversed(list(itertools.pairwise(self.kernels)))
+        )
+        for _, small, name in self._steps:
+            self.register_parameter(name, nn.Parameter(torch.eye(small * small)))
 
     @property
     def weight(self) -> Tensor:
@@ -86,8 +90,8 @@ class ElasticConv2d(nn.Module):
         fan_out = largest * largest * (1 if self.depthwise else self.out_channels)
         with torch.no_grad():
             self.weight.normal_(0.0, math.sqrt(2.0 / fan_out), generator=generator)
-            for small, large in itertools.pairwise(self.kernels):
-                self._matrix(large, small).copy_(torch.eye(small * small))
+            for _, small, name in self._steps:
+                self.get_parameter(name).copy_(torch.eye(small * small))
 
     def weight_of(self, in_channels: int, out_channels: int, kernel: int) -> Tensor:
         """The weights of one form, shape (out_channels, in_channels or 1, kernel, kernel).
@@ -97,18 +101,22 @@ class ElasticConv2d(nn.Module):
         """
         self._check(in_channels, out_channels, kernel)
         fan = 1 if self.depthwise else in_channels
-        weight = self.weight[:out_channels, :fan]
-        if fan < self.weight.shape[1]:
+        weight = self.weight
+        # every view costs as much as the arithmetic of a small layer: none where all is used
+        if fan < weight.shape[1]:
             # on a CPU the convolution takes up to 1.5 times as long on weights with gaps
-            weight = weight.contiguous()
-        for small, large in reversed(list(itertools.pairwise(self.kernels))):
+            weight = weight[:out_channels, :fan].contiguous()
+        elif out_channels < weight.shape[0]:
+            weight = weight[:out_channels]
+        for large, small, name in self._steps:
             if large <= kernel:
                 break
             border = (large - small) // 2
             centre = weight[:, :, border : border + small, border : border + small]
-            flat = centre.reshape(out_channels, fan, small * small)
-            moved = functional.linear(flat, self._matrix(large, small))
-            weight = moved.reshape(out_channels, fan, small, small)
+            moved = functional.linear(
+                centre.reshape(out_channels, fan, small * small), getattr(self, name)
+            )
+            weight = moved.view(out_channels, fan, small, small)
         return weight
 
     def forward(
@@ -145,9 +153,6 @@ class ElasticConv2d(nn.Module):
         )
         conv.weight = nn.Parameter(weight.clone())
         return conv
-
-    def _matrix(self, large: int, small: int) -> Tensor:
-        return self.get_parameter(_matrix_name(large, small))
 
     def _check(self, in_channels: int, out_channels: int, kernel: int) -> None:
         if kernel not in self.kernels:

@@ -32,15 +32,13 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x of shape (batch, channels, height, width), with at most `channels`."""
         width = self._check(x.shape[1])
-        return functional.batch_norm(
-            x,
-            None if self.training else self.running_mean[:width],
-            None if self.training else self.running_var[:width],
-            self.weight[:width] if self.affine else None,
-            self.bias[:width] if self.affine else None,
-            training=self.training,
-            eps=self.eps,
-        )
+        parts: list[Tensor | None] = [self.running_mean, self.running_var, self.weight, self.bias]
+        if self.training:
+            parts[:2] = None, None
+        if width < self.num_features:  # a view costs as much as the arithmetic of a small layer
+            parts = [None if part is None else part[:width] for part in parts]
+        mean, var, weight, bias = parts
+        return functional.batch_norm(x, mean, var, weight, bias, self.training, eps=self.eps)
 
     def extract(self, channels: int) -> nn.BatchNorm2d:
         """The first channels as a plain batch normalisation with its own memory, for inference."""

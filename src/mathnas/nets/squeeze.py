@@ -69,19 +69,15 @@ class ElasticSqueezeExcite(SqueezeExcite):
 
     def forward(self, x: Tensor) -> Tensor:
         """x of shape (batch, width, height, width'), with at most `channels` channels."""
-        width = x.shape[1]
-        middle = squeezed(width, self.divisor)
-        mean = x.mean((2, 3), keepdim=True)
-        reduce, expand = self._slices(width, middle)
-        gate = functional.relu(functional.conv2d(mean, *reduce))
+        reduce, expand = self._slices(x.shape[1])
+        gate = functional.relu(functional.conv2d(x.mean((2, 3), keepdim=True), *reduce))
         return x * functional.hardsigmoid(functional.conv2d(gate, *expand))
 
     def extract(self, width: int) -> SqueezeExcite:
         """The gate over the first channels, with its own memory."""
         static = SqueezeExcite(width, self.divisor)
-        middle = squeezed(width, self.divisor)
         layers = (static.reduce, static.expand)
-        for layer, (weight, bias) in zip(layers, self._slices(width, middle), strict=True):
+        for layer, (weight, bias) in zip(layers, self._slices(width), strict=True):
             layer.weight = nn.Parameter(weight.detach().clone())
             layer.bias = nn.Parameter(bias.detach().clone())
         return static
@@ -97,12 +93,14 @@ class ElasticSqueezeExcite(SqueezeExcite):
                 layer.weight.copy_(layer.weight[rows][:, columns])
                 layer.bias.copy_(layer.bias[rows])
 
-    def _slices(
-        self, width: int, middle: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _slices(self, width: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Weight and bias of both layers over the first channels."""
         reduce, expand = self.reduce, self.expand
         assert reduce.bias is not None
         assert expand.bias is not None
+        if width == expand.out_channels:
+            return (reduce.weight, reduce.bias), (expand.weight, expand.bias)
+        middle = squeezed(width, self.divisor)
         return (
             (reduce.weight[:middle, :width], reduce.bias[:middle]),
             (expand.weight[:width, :middle], expand.bias[:width]),
