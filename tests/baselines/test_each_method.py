@@ -24,6 +24,7 @@ from mathnas.baselines import (
 )
 from mathnas.baselines.nsga2 import valid
 from mathnas.search import exclude
+from mathnas.spaces import MobileNetV3
 from mathnas.testing import best_by_brute_force, random_program
 
 PYMOO = importlib.util.find_spec("pymoo") is not None
@@ -219,6 +220,17 @@ def test_the_finder_respects_depth_rules_and_rules() -> None:
         assert space.check(network) == network
         assert program.holds(network)
         assert rules[0].holds(network)
+
+
+def test_the_finder_starts_from_shallow_networks_too() -> None:
+    # uniform over networks, one in millions has all stages at their lowest depth
+    space = MobileNetV3()
+    table = mn.BlockTable(space, space.reference, {})
+    limit = 1.1 * min(table.predict(space.sample(20_000, seed=0, distinct=False), "macs"))
+    shallow = space.from_config([5] * 20, [4] * 20, [2] * 5)
+    assert table.predict([shallow], "macs")[0] < limit
+    finding = ofa_finder(table, maximize="macs", limits={"macs": limit}, generations=0)
+    assert finding.predictions["macs"] <= limit
 
 
 def test_the_finder_ends_where_nothing_meets_the_limits() -> None:

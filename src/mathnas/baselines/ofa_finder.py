@@ -176,9 +176,16 @@ class _Finder:
 
     def first(self, size: int) -> tuple[Indices, Floats]:
         """Random feasible networks; fewer where they are rare."""
-        return self.feasible(
-            lambda k: np.array(self.space.sample(k, seed=self.rng, distinct=False)), size
-        )
+        return self.feasible(self.drawn, size)
+
+    def drawn(self, size: int) -> Indices:
+        """Networks with each node's block and each stage's depth drawn by itself, so that shallow
+        ones are as frequent as deep ones (uniform over networks they would be one in thousands)."""
+        rows = self._present((size, self.space.num_nodes))
+        for rule in self.space.depth_rules:
+            depth = self.rng.integers(len(rule.nodes) + 1, size=size)
+            self._set_depth(rows, rule.nodes, rule.absent, depth, rows)
+        return rows
 
     def mutants(self, parents: Indices, probability: float, size: int) -> Indices:
         """Parents in which blocks and depths are drawn anew with a probability each."""
