@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,13 @@ def write_rows(path: Path, columns: Columns, rows: Sequence[Sequence[Any]]) -> N
         parquet.write_table(arrow.Table.from_arrays(arrays, names=list(columns)), temporary)
 
 
-def read_rows(path: Path, columns: Columns) -> list[Mapping[str, Any]]:
+def read_rows(
+    path: Path, columns: Columns, optional: Collection[str] = ()
+) -> list[Mapping[str, Any]]:
     """Read what `write_rows` wrote; in CSV every value is text, and None is the empty text.
+
+    Args:
+        optional: columns that a file may lack.
 
     Raises:
         InvalidInputError: the file name has another ending than ``.csv`` or ``.parquet``.
@@ -68,7 +73,7 @@ def read_rows(path: Path, columns: Columns) -> list[Mapping[str, Any]]:
             rows = table.to_pylist()
         except (OSError, ValueError, arrow.ArrowException) as error:
             raise FileFormatError(f"{path} cannot be read as parquet: {error}.") from error
-    missing = [name for name in columns if name not in found]
+    missing = [name for name in columns if name not in found and name not in optional]
     if missing:
         raise FileFormatError(f"{path} needs the column {missing[0]!r}, but has {found}.")
     return rows

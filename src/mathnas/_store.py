@@ -24,7 +24,7 @@ import stat
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
@@ -33,7 +33,7 @@ from mathnas._filelock import FileLock
 from mathnas._files import sync_folder
 from mathnas.errors import FileFormatError, MathNASWarning
 
-STUDY_VERSION = 1
+STUDY_VERSION = 2
 _APPLICATION_ID = 0x6D4E4153  # "mNAS"
 _NETWORK_FILE_SYSTEMS = frozenset(
     (
@@ -136,6 +136,33 @@ class Store:
                 if isinstance(error, sqlite3.Error):
                     raise self._error(error) from error
                 raise
+
+    @property
+    def version(self) -> int:
+        """The file's version; another program may raise it while the file is open.
+
+        Raises:
+            FileFormatError: the file cannot be read.
+        """
+        return int(self.read("PRAGMA user_version")[0][0])
+
+    def upgrade(self, steps: Mapping[int, str]) -> None:
+        """Bring an older file to `STUDY_VERSION`, in one transaction; a kill leaves the old one.
+
+        Args:
+            steps: for each version but the newest, the statements that lead to the next.
+
+        Raises:
+            FileFormatError: it cannot be written.
+        """
+        if self.version == STUDY_VERSION:
+            return
+        with self.writing() as connection:
+            # read again: another driver may have been faster
+            for version in range(self.version, STUDY_VERSION):
+                for statement in steps[version].split(";"):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={STUDY_VERSION}")
 
     def close(self) -> None:
         """Close the file; the last one to close moves the log into it.

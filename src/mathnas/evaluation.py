@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from mathnas.device import Device
 from mathnas.errors import EvaluationError, FileFormatError, InvalidInputError
 from mathnas.metrics import Metric, metric_named
 from mathnas.space import Network, SearchSpace, network_text
@@ -34,10 +35,16 @@ class Measurement:
     value: float
     spread: float | None = None
     repeats: int = 1
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))
+        if not isinstance(self.notes, Mapping):
+            raise InvalidInputError(
+                f"notes are a mapping of texts to texts, but got {self.notes!r}."
+            )
+        # a plain dict of texts, which can be sent by any worker and stored
+        object.__setattr__(self, "notes", {str(k): str(v) for k, v in self.notes.items()})
         if self.repeats < 1:
             raise InvalidInputError(f"a measurement has at least 1 repeat, but got {self.repeats}.")
         if self.spread is not None and not (math.isfinite(self.spread) and self.spread >= 0):
@@ -85,6 +92,8 @@ class Evaluator(Protocol):
             evaluation in flight, written to the study together; but see `evaluate_each`.
         noisy: whether measuring a network again may give another value; where False, a refinement
             measures no network twice.
+        device: the machine that the values depend on, which the study then has a record of; its
+            name is the condition ``device``. None where values are the same on every machine.
     """
 
     metrics: tuple[Metric, ...]
@@ -93,6 +102,7 @@ class Evaluator(Protocol):
     threads: int = 1
     batch_size: int = 1
     noisy: bool = True
+    device: Device | None = None
 
     def evaluate(self, network: Network, seed: int) -> Mapping[str, Measurement | float]:
         """The metrics of one network, by name.

@@ -44,12 +44,13 @@ def fit(
     power: float = 1.0,
     reference: Sequence[int | str] | None = None,
     conditions: Mapping[str, Mapping[str, str]] | None = None,
+    device: str | None = None,
     prior: BlockTable | None = None,
 ) -> BlockTable:
     """Estimate the effects of all blocks on the metrics of a study.
 
     Args:
-        metrics: which ones; by default all that were measured.
+        metrics: which ones; by default all that were measured (on the device, or on none).
         method: ``paired``: differences between networks that differ in one node, averaged over all
             contexts that the study holds. ``single``: only the reference network's context
             (Algorithm 1). ``means``: differences of block means (unpaired partial sampling).
@@ -61,6 +62,8 @@ def fit(
         power: of the MACs in the forms that are not linear; 1 is the paper's.
         reference: what effects are relative to; by default the newest sample's.
         conditions: by metric, which measurements to use where there are several kinds.
+        device: the device to fit, where the study holds several: its name, or a part that no
+            other's has. Metrics that were measured on no device (accuracy) serve all.
         prior: another table of the space, whose effects on a metric of the same name the prior of
             a regression is centred along: single sampling on a proxy, another device.
 
@@ -87,7 +90,12 @@ def fit(
             f"got one of {prior.space.name} for method={method!r}."
         )
     base = study.reference if reference is None else study.space.check(reference)
-    names = [name for name in study.metrics if study.conditions(name)]
+    on = None if device is None else study.device_named(device)
+    names = [
+        name
+        for name in study.metrics
+        if any(on is None or found.get("device", on) == on for found in study.conditions(name))
+    ]
     wanted = names if metrics is None else list(metrics)
     if not wanted:
         raise InvalidInputError(f"{study.path} holds no evaluations: evaluate a sample first.")
@@ -100,7 +108,7 @@ def fit(
     evaluated: set[bytes] = set()
     chosen: dict[str, object] = {}
     for name in wanted:
-        data = study.measurements(name, (conditions or {}).get(name))
+        data = study.measurements(name, (conditions or {}).get(name), device=on)
         if method == "regression":
             along = prior.columns.get(name) if prior is not None else None
             effects = None if along is None else along.effects
@@ -116,6 +124,7 @@ def fit(
         "method": method if method == "regression" else f"differences, {method}",
         **({"chosen": chosen} if chosen else {}),
         "study": study.path.name,
+        **({} if on is None else {"device": on}),
         "networks": len(evaluated),
         "fitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -122,6 +122,8 @@ def evaluate(
             "without read_only."
         )
     study.declare(evaluator.metrics)
+    if evaluator.device is not None:
+        study.add_device(evaluator.device)
     if isinstance(networks, Sample):
         study.add_sample(networks)
     there = study.counts(names, evaluator.conditions)

@@ -7,6 +7,7 @@ told in `mathnas._store`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import operator
@@ -26,6 +27,8 @@ import numpy as np
 from mathnas._exchange import read_rows, write_rows
 from mathnas._store import Store
 from mathnas._version import __version__
+from mathnas.costs import CostRecorder, Meter, RunCost, Work
+from mathnas.device import Device
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluation, Measurement
 from mathnas.metrics import Floats, Metric, metric_named
@@ -42,7 +45,7 @@ CREATE TABLE samples (
 CREATE TABLE evaluations (
     id INTEGER PRIMARY KEY, network TEXT NOT NULL, metric TEXT NOT NULL, value REAL NOT NULL,
     spread REAL, repeats INTEGER NOT NULL, seed INTEGER, conditions TEXT NOT NULL,
-    time REAL NOT NULL
+    time REAL NOT NULL, notes TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX evaluations_by_metric ON evaluations (metric, network);
 CREATE TABLE failures (
@@ -50,6 +53,16 @@ CREATE TABLE failures (
     seed INTEGER, conditions TEXT NOT NULL, time REAL NOT NULL
 );
 """
+_DEVICES_AND_RUNS = """
+CREATE TABLE devices (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, record TEXT NOT NULL, time REAL NOT NULL
+);
+CREATE TABLE runs (id INTEGER PRIMARY KEY, record TEXT NOT NULL)
+"""
+# from a version to the next; the default serves drivers of the older version
+_UPGRADES = {
+    1: "ALTER TABLE evaluations ADD COLUMN notes TEXT NOT NULL DEFAULT '{}';" + _DEVICES_AND_RUNS
+}
 _COLUMNS: dict[str, type] = {
     "network": str,
     "metric": str,
@@ -59,10 +72,11 @@ _COLUMNS: dict[str, type] = {
     "seed": int,
     "conditions": str,
     "time": float,
+    "notes": str,
 }
-_INSERT = f"INSERT INTO evaluations ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM evaluations"
-_Row: TypeAlias = tuple[str, str, float, float | None, int, int | None, str, float]
+_INSERT = f"INSERT INTO evaluations ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DEVICE = "device"  # the condition that names what a metric was measured on
+_Row: TypeAlias = tuple[str, str, float, float | None, int, int | None, str, float, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +145,12 @@ class Study:
         self.read_only = read_only
         fill = None if space is None else partial(_fill, space)
         self._store = Store(self.path, fill, read_only=read_only)
+        self._recorder: CostRecorder | None = None
         try:
             self.space = self._space(space)
+            if not read_only:
+                # not before it is known to be sound, and the study that is meant
+                self._store.upgrade(_UPGRADES)
         except BaseException:
             self._store.close()
             raise
@@ -176,6 +194,9 @@ class Study:
             for failure in failures
         ]
         self._append(rows, known, failed)
+        if self._recorder is not None:
+            # one evaluation of a network has a row for each of its metrics
+            self._recorder.add(max(Counter(row[1] for row in rows).values(), default=0))
 
     def add_failure(self, failure: Failure) -> None:
         """Record an evaluation that raised."""
@@ -196,6 +217,69 @@ class Study:
                     time.time(),
                 ),
             )
+
+    def add_device(self, device: Device) -> None:
+        """Keep a device's record; one that says something new is kept beside the older ones.
+
+        Raises:
+            InvalidInputError: a device of this name has another processor.
+        """
+        with self._store.writing() as connection:
+            known = self.devices.get(device.name)
+            if known == device:
+                return
+            if known is not None and known.cpu != device.cpu:
+                raise InvalidInputError(
+                    f"one name is one device, but {device.name!r} in {self.path} has the processor "
+                    f"{known.cpu!r} and now {device.cpu!r}: name one of them differently."
+                )
+            connection.execute(
+                "INSERT INTO devices (name, record, time) VALUES (?, ?, ?)",
+                (device.name, json.dumps(device.to_dict()), time.time()),
+            )
+
+    @contextlib.contextmanager
+    def recording(
+        self, what: Work, *, meter: Meter | None = None, grid_intensity: float | None = None
+    ) -> Iterator[CostRecorder]:
+        """Keep what happens in this context as a run: its cost, and how much is evaluated.
+
+        The run is written down at the start, now and then while evaluations come in, and at the
+        end, whatever ends it: a kill loses the last seconds of its cost.
+
+        Args:
+            what: kind of work.
+            meter: measures energy, in any way that has `mathnas.costs.Meter`'s members.
+            grid_intensity: grams of CO2 for a kWh, for the estimate.
+
+        Raises:
+            InvalidInputError: a run is recorded already, or the intensity is negative.
+            FileFormatError: the study cannot be written.
+        """
+        if self._recorder is not None:
+            raise InvalidInputError(
+                "one run is recorded at a time, but this one would begin inside another: leave "
+                "out the inner one."
+            )
+        row: int | None = None
+
+        def keep(cost: RunCost) -> None:
+            nonlocal row
+            record = json.dumps(cost.to_dict())
+            with self._store.writing() as connection:
+                if row is None:
+                    added = connection.execute("INSERT INTO runs (record) VALUES (?)", (record,))
+                    row = added.lastrowid
+                else:
+                    connection.execute("UPDATE runs SET record = ? WHERE id = ?", (record, row))
+
+        recorder = CostRecorder(what, meter=meter, grid_intensity=grid_intensity, told=keep)
+        with recorder:
+            self._recorder = recorder
+            try:
+                yield recorder
+            finally:
+                self._recorder = None
 
     # ---- facts out --------------------------------------------------------------------------
 
@@ -226,8 +310,7 @@ class Study:
         wanted = {"metric": metric, "network": None if network is None else network_text(network)}
         given = {name: value for name, value in wanted.items() if value is not None}
         where = " AND ".join(f"{name} = ?" for name in given)
-        query = f"{_SELECT} WHERE {where} ORDER BY id" if given else f"{_SELECT} ORDER BY id"
-        rows = self._store.read(query, tuple(given.values()))
+        rows = self._rows(f"WHERE {where}" if given else "", tuple(given.values()))
         for row in rows:
             yield self._store.guard(partial(_fact, *row))
 
@@ -265,13 +348,19 @@ class Study:
         )
 
     def measurements(
-        self, metric: str, conditions: Mapping[str, str] | None = None
+        self,
+        metric: str,
+        conditions: Mapping[str, str] | None = None,
+        *,
+        device: str | None = None,
     ) -> Measurements:
         """The measurements of a metric, repeats pooled.
 
         Args:
             conditions: keep the evaluations whose conditions contain these; needed where a metric
                 was measured under several.
+            device: keep those of a device, as `device_named` finds it; where the metric has none,
+                those that name no device and so serve all.
 
         Raises:
             InvalidInputError: the metric is unknown, was never measured under these conditions, or
@@ -283,9 +372,22 @@ class Study:
                 f"{self.path} has no metric {metric!r}; it has {', '.join(known) or 'none'}."
             )
         wanted = {str(key): str(value) for key, value in (conditions or {}).items()}
-        fitting = [found for found in self.conditions(metric) if wanted.items() <= found.items()]
+        held = self.conditions(metric)
+        fitting = [found for found in held if wanted.items() <= found.items()]
+        if device is not None:
+            name = self.device_named(device)
+            wanted[_DEVICE] = name
+            own = [found for found in fitting if found.get(_DEVICE) == name]
+            fitting = own or [found for found in fitting if _DEVICE not in found]
+        devices = dict.fromkeys(found.get(_DEVICE, "(no device)") for found in fitting)
+        if len(devices) > 1:
+            raise InvalidInputError(
+                f"the measurements of {metric} that are used together are of one device, but "
+                f"{self.path} has those of {'; '.join(devices)}: choose one of them with device= "
+                "(--device)."
+            )
         if len(fitting) != 1:
-            listed = "; ".join(map(conditions_text, self.conditions(metric)))
+            listed = "; ".join(map(conditions_text, held))
             raise InvalidInputError(
                 f"the measurements of {metric} that are used together share their conditions, but "
                 f"{len(fitting)} sets of conditions fit {conditions_text(wanted)}: "
@@ -297,6 +399,59 @@ class Study:
             (metric, conditions_text(fitting[0])),
         )
         return self._store.guard(lambda: _pool(known[metric], fitting[0], rows, self.space))
+
+    # ---- devices and costs ------------------------------------------------------------------
+
+    @property
+    def devices(self) -> dict[str, Device]:
+        """The newest record of each device by name, in the order in which they came."""
+        if self._store.version < 2:
+            return {}
+        rows = self._store.read(
+            "SELECT record FROM devices ORDER BY id",
+            decode=lambda record: Device.from_dict(json.loads(record), f"{self.path}.devices"),
+        )
+        return {device.name: device for device in rows}
+
+    def measured_on(self) -> Counter[str]:
+        """How many measurements there are by the condition ``device``."""
+        rows = self._store.read(
+            "SELECT conditions, COUNT(*) FROM evaluations GROUP BY conditions ORDER BY MIN(id)",
+            decode=lambda conditions, number: (_conditions(conditions), int(number)),
+        )
+        found: Counter[str] = Counter()
+        for conditions, number in rows:
+            if _DEVICE in conditions:
+                found[conditions[_DEVICE]] += number
+        return found
+
+    def device_named(self, text: str) -> str:
+        """The device of this name, or whose name alone has this part; upper case is lower case.
+
+        Raises:
+            InvalidInputError: none or several; the message lists all.
+        """
+        names = list(dict.fromkeys([*self.measured_on(), *self.devices]))
+        if text in names:
+            return text
+        found = [name for name in names if text.casefold() in name.casefold()]
+        if len(found) != 1:
+            fitting = "none" if not found else "; ".join(found)
+            raise InvalidInputError(
+                f"a device is chosen by its name or a part that no other has, but {text!r} is in "
+                f"{fitting}: {self.path} has {'; '.join(names) or 'none'}."
+            )
+        return found[0]
+
+    @property
+    def runs(self) -> list[RunCost]:
+        """What each recorded run cost, in the order of their starts."""
+        if self._store.version < 2:
+            return []
+        return self._store.read(
+            "SELECT record FROM runs ORDER BY id",
+            decode=lambda record: RunCost.from_dict(json.loads(record), f"{self.path}.runs"),
+        )
 
     # ---- exchange ---------------------------------------------------------------------------
 
@@ -311,12 +466,14 @@ class Study:
         target = Path(path)
         if Path(os.path.realpath(target)) == self._store.place:
             raise InvalidInputError(f"{target} is the study itself: export to another file.")
-        rows = self._store.read(f"{_SELECT} ORDER BY id")
+        rows = self._rows()
         write_rows(target, _COLUMNS, rows)
         return len(rows)
 
     def import_file(self, path: str | Path) -> tuple[int, int]:
         """Append the evaluations of a file that `export` wrote.
+
+        Notes do not tell evaluations apart, and a file of an older version has none.
 
         Returns:
             How many were added, and how many were there already.
@@ -326,9 +483,9 @@ class Study:
             InvalidInputError: a row does not belong to this study; nothing is added then.
         """
         source = Path(path)
-        records = read_rows(source, _COLUMNS)
+        records = read_rows(source, _COLUMNS, optional=("notes",))
         known = self.metrics
-        there = set(self._store.read(_SELECT))
+        there = {row[:-1] for row in self._rows()}
         new: list[_Row] = []
         for number, record in enumerate(records, start=1):
             try:
@@ -337,8 +494,8 @@ class Study:
                 raise InvalidInputError(
                     f"{source}, record {number}: {error} Nothing was added."
                 ) from error
-            if row not in there:
-                there.add(row)
+            if row[:-1] not in there:
+                there.add(row[:-1])
                 new.append(row)
         self._append(new, known)
         return len(new), len(records) - len(new)
@@ -419,6 +576,7 @@ class Study:
             None if fact.seed is None else _whole(fact.seed, "a seed"),
             conditions_text(fact.conditions),
             when,
+            conditions_text(measurement.notes),
         )
 
     def _append(
@@ -439,13 +597,21 @@ class Study:
                 failures,
             )
 
+    def _rows(self, where: str = "", parameters: Sequence[object] = ()) -> list[_Row]:
+        """Evaluations as they are stored, in the order of writing."""
+        columns = list(_COLUMNS)
+        if self._store.version < 2:
+            columns[-1] = "'{}'"
+        query = f"SELECT {', '.join(columns)} FROM evaluations {where} ORDER BY id"
+        return self._store.read(query, parameters)
+
     def _member(self, text: str) -> Network:
         return self.space.check(_network(text))
 
 
 def _fill(space: SearchSpace, connection: sqlite3.Connection) -> None:
     """The tables of a new study."""
-    for statement in _SCHEMA.split(";"):
+    for statement in (_SCHEMA + _DEVICES_AND_RUNS).split(";"):
         connection.execute(statement)
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)",
@@ -501,7 +667,7 @@ def _metric(record: str) -> Metric:
 def _conditions(text: str) -> dict[str, str]:
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise ValueError(f"conditions are a JSON object, but got {text}")
+        raise ValueError(f"conditions are a JSON object, and so are notes, but got {text}")
     return {str(key): str(value) for key, value in found.items()}
 
 
@@ -514,8 +680,9 @@ def _fact(
     seed: int | None,
     conditions: str,
     when: float,
+    notes: str,
 ) -> Evaluation:
-    measurement = Measurement(value, spread, repeats)
+    measurement = Measurement(value, spread, repeats, _conditions(notes))
     return Evaluation(_network(network), metric, measurement, seed, _conditions(conditions), when)
 
 
@@ -557,6 +724,7 @@ def _exchanged(record: Mapping[str, Any], space: SearchSpace) -> Evaluation:
             float(record["value"]),
             None if _absent(spread) else float(spread),
             _integer(record["repeats"]),
+            _conditions(record.get("notes") or "{}"),
         ),
         None if _absent(seed) else _integer(seed),
         _conditions(record["conditions"] or "{}"),

@@ -451,9 +451,13 @@ class _Rest(Study):
         ]
 
     def measurements(
-        self, metric: str, conditions: Mapping[str, str] | None = None
+        self,
+        metric: str,
+        conditions: Mapping[str, str] | None = None,
+        *,
+        device: str | None = None,
     ) -> Measurements:
-        data = super().measurements(metric, conditions)
+        data = super().measurements(metric, conditions, device=device)
         return _rows(data, [tuple(row) not in self._left_out for row in data.networks.tolist()])
 
 

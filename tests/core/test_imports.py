@@ -29,7 +29,9 @@ FLOW: dict[str, tuple[str, ...]] = {
     "designs": ("errors", "sampling", "space"),
     "responses": ("metrics", "scales"),
     "gaussian_process": ("errors", "_records", "metrics", "responses", "scales"),
-    "evaluation": ("errors", "metrics", "scales", "space"),
+    "device": ("errors", "_records"),
+    "costs": ("errors", "_records"),
+    "evaluation": ("errors", "device", "metrics", "scales", "space"),
     "posterior": ("errors", "_records", "scales", "space"),
     "table": (
         *("errors", "_records", "_version", "gaussian_process", "metrics", "posterior"),

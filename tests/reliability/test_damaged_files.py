@@ -196,8 +196,8 @@ def test_a_database_without_anything_in_it(tmp_path: Path) -> None:
 
 def test_a_study_of_a_newer_version(sound: bytes, tmp_path: Path) -> None:
     path = tmp_path / "new.study"
-    path.write_bytes(sound[:60] + (2).to_bytes(4, "big") + sound[64:])
-    refused(path, "has study version 2, but this mathnas reads up to 1: upgrade mathnas")
+    path.write_bytes(sound[:60] + (3).to_bytes(4, "big") + sound[64:])
+    refused(path, "has study version 3, but this mathnas reads up to 2: upgrade mathnas")
 
 
 def test_a_study_without_its_space(sound: bytes, tmp_path: Path) -> None:

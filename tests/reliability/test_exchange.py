@@ -29,6 +29,7 @@ from mathnas import (
 SPACE = space_of()
 NETWORKS = all_of(SPACE, 20)
 COLUMNS = ["network", "metric", "value", "spread", "repeats", "seed", "conditions", "time"]
+# beside `notes`, which files of older versions lack
 
 
 @pytest.fixture(params=["csv", "parquet"])
@@ -62,6 +63,7 @@ def bits(study: Study) -> list[tuple[object, ...]]:
             item.seed,
             tuple(sorted(item.conditions.items())),
             item.time.hex(),
+            tuple(sorted(item.measurement.notes.items())),
         )
         for item in study.evaluations()
     ]
@@ -78,6 +80,7 @@ evaluations = st.builds(
         finite,
         st.none() | st.floats(min_value=0, allow_infinity=False),
         st.integers(1, 2**62),
+        st.dictionaries(text, text, max_size=2),
     ),
     st.none() | st.integers(-(2**63), 2**63 - 1),
     st.dictionaries(text, text, max_size=3),
@@ -117,7 +120,7 @@ def test_an_export_holds_what_a_run_stored(study: Study, other: Study, tmp_path:
     study.export(tmp_path / "new" / "out.csv")
     with (tmp_path / "new" / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == COLUMNS
+    assert list(rows[0]) == [*COLUMNS, "notes"]
     assert len(rows) == 40
     assert rows[3]["network"] == "0,0,0,3"
     assert rows[3]["value"] == "3.0"
@@ -132,6 +135,32 @@ def test_an_empty_study_is_exported_and_imported(
 ) -> None:
     assert study.export(tmp_path / f"out.{ending}") == 0
     assert other.import_file(tmp_path / f"out.{ending}") == (0, 0)
+
+
+def test_notes_come_along_and_tell_no_evaluations_apart(
+    study: Study, other: Study, tmp_path: Path, ending: str
+) -> None:
+    noted = Evaluation(
+        NETWORKS[0],
+        "latency_ms",
+        Measurement(1.5, notes={"load": "0.3", "attempts": "2"}),
+        time=1.0,
+    )
+    study.add([noted])
+    study.export(tmp_path / f"out.{ending}")
+    assert other.import_file(tmp_path / f"out.{ending}") == (1, 0)
+    assert list(other.evaluations()) == [noted]
+    # what an older version exported is the same evaluation, not a second one
+    file = write(tmp_path / "old.csv", {**GOOD, "network": "0,0,0,0", "seed": "", "time": "1.0"})
+    file.write_text(file.read_text().replace('""device"": ""desk""', ""))
+    assert other.import_file(file) == (0, 1)
+
+
+@pytest.mark.parametrize("notes", ["[1]", "busy"])
+def test_notes_that_are_none(study: Study, tmp_path: Path, notes: str) -> None:
+    file = write(tmp_path / "in.csv", {**GOOD, "notes": notes}, columns=[*COLUMNS, "notes"])
+    with pytest.raises(InvalidInputError, match=r"record 1: .*Nothing was added"):
+        study.import_file(file)
 
 
 def test_only_what_is_new_is_added(study: Study, other: Study, tmp_path: Path, ending: str) -> None:

@@ -81,6 +81,7 @@ class LatencyEvaluator(Evaluator, Generic[ModelT]):
     """
 
     exclusive = True
+    device: Device
 
     def __init__(
         self,
