@@ -12,13 +12,17 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, get_args
 
-from mathnas._records import Record
+from mathnas._records import Record, read_json, write_json
 from mathnas.errors import InvalidInputError, MathNASError, MathNASWarning
 
 Work = Literal["training", "estimation", "validation", "refinement", "search"]
+COSTS_FILE = "costs.json"
+COSTS_FORMAT = "mathnas-costs"
+COSTS_VERSION = 1
 WORKS: tuple[Work, ...] = get_args(Work)
 _JOULES_IN_KWH = 3.6e6
 _INTERVAL = 5.0  # seconds between two reports of a run that goes on
@@ -382,6 +386,28 @@ class Account:
             return "no runs are recorded."
         lines = [own.line(work) for work, own in self.by_work.items()]
         return "\n".join([*lines, self.total.line("total")] if len(lines) > 1 else lines)
+
+
+def read_runs(folder: Path) -> list[RunCost]:
+    """The runs that a folder's account, ``costs.json``, holds.
+
+    Raises:
+        FileFormatError: it is missing, damaged, foreign or newer.
+        InvalidInputError: a cost in it cannot be.
+    """
+    record = read_json(folder / COSTS_FILE, COSTS_FORMAT, COSTS_VERSION)
+    return [RunCost.from_dict(entry, where) for where, entry in record.items("runs")]
+
+
+def write_runs(folder: Path, runs: Sequence[RunCost]) -> None:
+    """Write a folder's account, whole or not at all.
+
+    Raises:
+        FileFormatError: it cannot be written.
+    """
+    records = [run.to_dict() for run in runs]
+    header = {"format": COSTS_FORMAT, "version": COSTS_VERSION}
+    write_json(folder / COSTS_FILE, {**header, "runs": records})
 
 
 def _time(seconds: float) -> str:

@@ -238,6 +238,13 @@ class Study:
                 (device.name, json.dumps(device.to_dict()), time.time()),
             )
 
+    def add_run(self, cost: RunCost) -> None:
+        """Keep what a run cost that was not made in `recording`."""
+        with self._store.writing() as connection:
+            connection.execute(
+                "INSERT INTO runs (record) VALUES (?)", (json.dumps(cost.to_dict()),)
+            )
+
     @contextlib.contextmanager
     def recording(
         self, what: Work, *, meter: Meter | None = None, grid_intensity: float | None = None

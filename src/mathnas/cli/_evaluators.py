@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mathnas import datasets, spaces
+from mathnas.cli._objects import load_object
 from mathnas.cli._options import restored_space
 from mathnas.cli._supernets import accuracy_evaluator, latency_evaluator
-from mathnas.errors import EvaluationError, InvalidInputError
+from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, TabularEvaluator
 from mathnas.space import SearchSpace
 
@@ -59,34 +56,13 @@ def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]
     elif kind.partition(",")[0] == "latency":
         evaluator = latency_evaluator(text.removeprefix("latency").removeprefix(":"), space)
     elif rest:
-        evaluator = _loaded(kind, rest)
+        evaluator = load_object(kind, rest, "evaluator", ("evaluate", "metrics"))
     else:
         raise InvalidInputError(
             f"an evaluator is written data:NAME, table:FILE.csv, supernet:FILE, latency or "
             f"MODULE:OBJECT, but got {text!r}."
         )
     return _only(evaluator, metrics)
-
-
-def _loaded(module: str, name: str) -> Evaluator:
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), name)
-        if not hasattr(found, "evaluate") or inspect.isclass(found):
-            found = found()
-    except Exception as error:
-        raise EvaluationError(
-            f"the evaluator {module}:{name} cannot be loaded ({type(error).__name__}: {error}). It "
-            "is an object with evaluate(), or a function without arguments that makes one, in a "
-            "module that can be imported from this folder."
-        ) from error
-    if not hasattr(found, "evaluate") or not hasattr(found, "metrics"):
-        raise EvaluationError(
-            f"{module}:{name} gave a {type(found).__name__} without evaluate() and metrics: see "
-            "mathnas.Evaluator."
-        )
-    evaluator: Evaluator = found
-    return evaluator
 
 
 def _only(evaluator: Evaluator, metrics: Sequence[str]) -> Evaluator:

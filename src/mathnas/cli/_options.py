@@ -83,6 +83,34 @@ TimeLimit = Annotated[
         help="Stop then, with what is found and proven so far.",
     ),
 ]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Of a study with measurements of several devices: which one, by its name or a part "
+        "that no other has (see `mathnas devices`).",
+    ),
+]
+GridIntensity = Annotated[
+    float | None,
+    typer.Option(
+        "--grid-intensity",
+        metavar="G",
+        envvar="MATHNAS_GRID_INTENSITY",
+        help="Grams of CO2 for a kWh where this machine is, for an estimate beside its energy.",
+    ),
+]
+MeterName = Annotated[
+    str | None,
+    typer.Option(
+        "--meter",
+        metavar="METER",
+        envvar="MATHNAS_METER",
+        help="Measure the energy that the run takes: MODULE:OBJECT, with start(), joules(), "
+        "stop() and name.",
+    ),
+]
 SolverName = Annotated[
     str,
     typer.Option(
@@ -205,26 +233,36 @@ def load_table(path: Path) -> BlockTable:
     return BlockTable.from_dict(record.value, str(path), space=space)
 
 
-def read_table(path: Path, forms: list[str] | None = None) -> BlockTable:
+def read_table(path: Path, forms: list[str] | None = None, device: str | None = None) -> BlockTable:
     """The table of a file: a saved table, or a study that is fitted now.
 
     Raises:
         FileFormatError: there is no such file, or it is neither.
-        InvalidInputError: forms are given for a table that is fitted already.
+        InvalidInputError: forms or a device are given for a table that is fitted already.
+    """
+    if is_study(path):
+        with read_study(path) as study:
+            return fit(study, form=read_forms(forms), device=device)
+    for option, given in (("--form", forms), ("--device", device)):
+        if given:
+            raise InvalidInputError(
+                f"{option} is for fitting, but {path} is a table that is fitted already: give the "
+                "study."
+            )
+    return load_table(path)
+
+
+def is_study(path: Path) -> bool:
+    """Whether a file looks like a study.
+
+    Raises:
+        FileFormatError: it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            is_study = file.read(15) == b"SQLite format 3"
+            return file.read(15) == b"SQLite format 3"
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if is_study:
-        with read_study(path) as study:
-            return fit(study, form=read_forms(forms))
-    if forms:
-        raise InvalidInputError(
-            f"--form is for fitting, but {path} is a table that is fitted already: give the study."
-        )
-    return load_table(path)
 
 
 def read_forms(forms: list[str] | None) -> dict[str, str]:

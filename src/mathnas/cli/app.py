@@ -14,8 +14,10 @@ from mathnas._version import __version__
 from mathnas.cli import (
     candidates,
     convert,
+    costs,
     data,
     demo,
+    devices,
     evaluate,
     extract,
     fit,
@@ -54,6 +56,8 @@ for module in (
     refine,
     train,
     extract,
+    devices,
+    costs,
     show_env,
 ):
     module.register(app)

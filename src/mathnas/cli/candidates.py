@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from mathnas import spaces
-from mathnas.cli._options import AsJson, Forms, TablePath, TimeLimit, print_json, read_table
+from mathnas.cli._options import (
+    AsJson,
+    DeviceName,
+    Forms,
+    TablePath,
+    TimeLimit,
+    print_json,
+    read_table,
+)
 from mathnas.errors import InvalidInputError
 from mathnas.grouped import GroupedSpace
 from mathnas.search import choose_candidates
@@ -57,10 +65,11 @@ def candidates(
         Path | None,
         typer.Option(*("--output", "-o"), metavar="SPACE.json", help="Write the grouped space."),
     ] = None,
+    device: DeviceName = None,
     form: Forms = None,
     as_json: AsJson = False,
 ) -> None:
-    table = read_table(path, form)
+    table = read_table(path, form, device)
     chosen = choose_candidates(
         table,
         read_groups(table.space, groups),

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from mathnas import designs, runner, sampling
+from mathnas.cli._costs import read_meter
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
     AsJson,
     EvaluatorSpec,
+    GridIntensity,
+    MeterName,
     Repeats,
     SpaceSpec,
     StudyPath,
@@ -82,8 +85,11 @@ def evaluate(
     repeats: Repeats = 1,
     workers: Workers = 1,
     seed: Annotated[int, typer.Option(help="Of the sample and the evaluations.")] = 0,
+    meter: MeterName = None,
+    grid_intensity: GridIntensity = None,
     as_json: AsJson = False,
 ) -> None:
+    energy = read_meter(meter)
     known = known_space(study_path, space)
     measure = evaluator_named(evaluator, known, metric or [])
     with Study(study_path, known or space_of(measure)) as study:
@@ -95,7 +101,10 @@ def evaluate(
             networks = _sample(
                 study.space, design, base, share, unpaired, count, repeat_reference, seed
             )
-        with kept_when_stopped(study, study_path):
+        with (
+            kept_when_stopped(study, study_path),
+            study.recording("estimation", meter=energy, grid_intensity=grid_intensity),
+        ):
             report = runner.evaluate(
                 study,
                 networks,

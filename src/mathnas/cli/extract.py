@@ -14,7 +14,14 @@ from mathnas._version import __version__
 from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ChosenImages, ImageChoice, choose_images
 from mathnas.cli._images import data_to_train_on as training_images
-from mathnas.cli._options import AsJson, print_json, progress_of, read_study, read_table
+from mathnas.cli._options import (
+    AsJson,
+    is_study,
+    print_json,
+    progress_of,
+    read_study,
+    read_table,
+)
 from mathnas.cli._supernets import SUPERNET_CONDITION, SupernetFile, identity, seen_as
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Measurement
@@ -302,18 +309,8 @@ def _space(text: str) -> SearchSpace:
     return space_named(text)
 
 
-def _is_study(path: Path | None) -> bool:
-    if path is None:
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(15) == b"SQLite format 3"
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
 def _study_space(path: Path | None) -> SearchSpace | None:
-    if path is None or not _is_study(path):
+    if path is None or not is_study(path):
         return None
     with read_study(path) as study:
         return study.space
@@ -327,7 +324,7 @@ def _supernet(path: Path | None, study_path: Path | None) -> SupernetFile:
         FileFormatError: it is not where it should be, or is damaged.
     """
     known: set[str] = set()
-    if study_path is not None and _is_study(study_path):
+    if study_path is not None and is_study(study_path):
         with read_study(study_path) as study:
             known = {
                 conditions[SUPERNET_CONDITION]
@@ -454,7 +451,7 @@ def _table(study_path: Path | None, table: Path | None) -> tuple[BlockTable | No
     try:
         return read_table(study_path), None
     except InvalidInputError as error:
-        if not _is_study(study_path):
+        if not is_study(study_path):
             raise
         # a network can be extracted whatever the study holds so far
         return None, str(error)

@@ -11,6 +11,7 @@ import typer
 from mathnas import fitting
 from mathnas.cli._options import (
     AsJson,
+    DeviceName,
     Forms,
     StudyPath,
     load_table,
@@ -63,6 +64,7 @@ def fit(
             "proxy's. Used as far as it helps.",
         ),
     ] = None,
+    device: DeviceName = None,
     form: Forms = None,
     reference: Annotated[
         str | None, typer.Option(metavar="NETWORK", help="What effects are relative to.")
@@ -81,6 +83,7 @@ def fit(
             metric,
             method=method.value,
             form=read_forms(form),
+            device=device,
             prior=None if prior is None else load_table(prior),
             reference=None if reference is None else study.space.parse(reference),
         )

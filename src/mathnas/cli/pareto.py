@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mathnas._records import write_text
+from mathnas.cli._costs import recorded_search
 from mathnas.cli._options import (
     AsJson,
     ExcludeTexts,
@@ -15,8 +16,10 @@ from mathnas.cli._options import (
     ForbidTexts,
     Forms,
     FromNetwork,
+    GridIntensity,
     LimitTexts,
     MaxChanges,
+    MeterName,
     RequireTexts,
     SolverName,
     TablePath,
@@ -27,8 +30,9 @@ from mathnas.cli._options import (
     read_table,
 )
 from mathnas.errors import InvalidInputError
-from mathnas.search import Front, Infeasible, pareto_front
+from mathnas.search import DeviceFronts, Front, Infeasible, device_fronts, pareto_front
 from mathnas.space import network_text
+from mathnas.table import BlockTable
 
 _MOST_LISTED = 20
 
@@ -67,34 +71,49 @@ def pareto(
     required: RequireTexts = None,
     max_changes: MaxChanges = None,
     start: FromNetwork = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of a study with measurements of several devices; repeated, a front of each, and "
+            "how its networks do on the others.",
+        ),
+    ] = None,
     form: Forms = None,
+    meter: MeterName = None,
+    grid_intensity: GridIntensity = None,
     as_json: AsJson = False,
 ) -> None:
     to_stdout = csv == Path("-")
     if to_stdout and as_json:
         raise InvalidInputError("--csv - and --json both print to standard output: give one.")
-    table = read_table(path, form)
-    rules = read_rules(
-        table.space,
-        fixed=fixed,
-        excluded=excluded,
-        forbidden=forbidden,
-        required=required,
-        max_changes=max_changes,
-        start=start,
-    )
-    front = pareto_front(
-        table,
-        x,
-        y,
-        limits=limit or [],
-        rules=rules,
-        max_points=max_points,
-        solver=solver,
-        time_limit=time_limit,
-        progress=progress_of(as_json),
-    )
-    if isinstance(front, Infeasible) or not front.points:
+    devices = device or []
+    front: Front | Infeasible | DeviceFronts
+    with recorded_search(path, meter, grid_intensity):
+        tables = _tables(path, form, devices)
+        table = next(iter(tables.values()))
+        rules = read_rules(
+            table.space,
+            fixed=fixed,
+            excluded=excluded,
+            forbidden=forbidden,
+            required=required,
+            max_changes=max_changes,
+            start=start,
+        )
+        settings = dict[str, Any](
+            limits=limit or [],
+            rules=rules,
+            max_points=max_points,
+            solver=solver,
+            time_limit=time_limit,
+            progress=progress_of(as_json),
+        )
+        if len(tables) > 1:
+            front = device_fronts(tables, x, y, **settings)
+        else:
+            front = pareto_front(table, x, y, **settings)
+    if isinstance(front, Infeasible) or (isinstance(front, Front) and not front.points):
         if as_json:
             print_json({"points": [], **front.to_dict()})
         else:
@@ -104,12 +123,32 @@ def pareto(
         print_json(front.to_dict())
     elif to_stdout:
         typer.echo(front.to_csv(), nl=False)
-    else:
+    elif isinstance(front, Front):
         typer.echo(f"{front}\n\n{_networks(front)}")
+    else:
+        typer.echo(str(front))
     # last, so that a file that cannot be written costs nobody the front
     if csv is not None and not to_stdout:
         write_text(csv, front.to_csv())
         typer.echo(f"written: {csv}", err=as_json)
+    if isinstance(front, DeviceFronts) and not front:
+        raise typer.Exit(1)
+
+
+def _tables(path: Path, form: list[str] | None, devices: list[str]) -> dict[str, BlockTable]:
+    """A table for each device, by its full name; one table, where no device is named."""
+    if not devices:
+        return {"": read_table(path, form)}
+    found = {}
+    for device in devices:
+        table = read_table(path, form, device)
+        name = str(table.provenance["device"])
+        if name in found:
+            raise InvalidInputError(
+                f"--device names each device once, but {name!r} came twice: leave one out."
+            )
+        found[name] = table
+    return found
 
 
 def _networks(front: Front) -> str:

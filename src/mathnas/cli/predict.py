@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mathnas.cli._options import AsJson, Forms, TablePath, print_json, read_table
+from mathnas.cli._options import AsJson, DeviceName, Forms, TablePath, print_json, read_table
 from mathnas.space import network_text
 
 
@@ -26,10 +26,11 @@ def predict(
         list[str],
         typer.Option("--network", help="A network, as 3,0,2 or block names; may be repeated."),
     ],
+    device: DeviceName = None,
     form: Forms = None,
     as_json: AsJson = False,
 ) -> None:
-    table = read_table(path, form)
+    table = read_table(path, form, device)
     networks = [table.space.parse(text) for text in network]
     found = [{name: table.prediction(item, name) for name in table.columns} for item in networks]
     if as_json:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mathnas.baselines import METHODS, TRAINED_METHODS
+from mathnas.cli._costs import read_meter
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
     AsJson,
@@ -17,8 +18,10 @@ from mathnas.cli._options import (
     FixTexts,
     ForbidTexts,
     FromNetwork,
+    GridIntensity,
     LimitTexts,
     MaxChanges,
+    MeterName,
     RequireTexts,
     SpaceSpec,
     StudyPath,
@@ -105,6 +108,8 @@ def refine(
     required: RequireTexts = None,
     max_changes: MaxChanges = None,
     from_network: FromNetwork = None,
+    meter: MeterName = None,
+    grid_intensity: GridIntensity = None,
     as_json: AsJson = False,
 ) -> None:
     if method not in _METHODS:
@@ -117,6 +122,7 @@ def refine(
             "choice": choice.value,
             "repeats": repeats,
         }
+    energy = read_meter(meter)
     known = known_space(study_path, space)
     measure = evaluator_named(evaluator, known, metric or [])
     with Study(study_path, known or space_of(measure)) as study:
@@ -130,7 +136,11 @@ def refine(
             start=from_network,
         )
         rounds = live_rounds(maximize or minimize or "value", budget, as_json)
-        with kept_when_stopped(study, study_path), rounds or contextlib.nullcontext():
+        with (
+            kept_when_stopped(study, study_path),
+            study.recording("refinement", meter=energy, grid_intensity=grid_intensity),
+            rounds or contextlib.nullcontext(),
+        ):
             found = _METHODS[method](
                 study,
                 measure,

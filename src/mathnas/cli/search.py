@@ -6,15 +6,19 @@ from typing import Annotated
 
 import typer
 
+from mathnas.cli._costs import recorded_search
 from mathnas.cli._options import (
     AsJson,
+    DeviceName,
     ExcludeTexts,
     FixTexts,
     ForbidTexts,
     Forms,
     FromNetwork,
+    GridIntensity,
     LimitTexts,
     MaxChanges,
+    MeterName,
     RequireTexts,
     SolverName,
     TablePath,
@@ -76,7 +80,10 @@ def search(
     required: RequireTexts = None,
     max_changes: MaxChanges = None,
     start: FromNetwork = None,
+    device: DeviceName = None,
     form: Forms = None,
+    meter: MeterName = None,
+    grid_intensity: GridIntensity = None,
     as_json: AsJson = False,
 ) -> None:
     _check_options(top, diverse, explained, verify, time_limit)
@@ -85,49 +92,55 @@ def search(
             "--explain is about limits on predictions, so it takes no --confidence: leave out one "
             "of them."
         )
-    table = read_table(path, form)
-    limits = limit or []
-    rules = read_rules(
-        table.space,
-        fixed=fixed,
-        excluded=excluded,
-        forbidden=forbidden,
-        required=required,
-        max_changes=max_changes,
-        start=start,
-    )
-    answer: Answer | Explanation | Infeasible | Ranking
-    if top > 1:
-        answer = k_best(
-            table,
-            top,
-            maximize=maximize,
-            minimize=minimize,
-            limits=limits,
-            confidence=confidence,
-            rules=rules,
-            diverse=diverse or 0,
-            solver=solver,
-            time_limit=time_limit,
+    with recorded_search(path, meter, grid_intensity):
+        table = read_table(path, form, device)
+        limits = limit or []
+        rules = read_rules(
+            table.space,
+            fixed=fixed,
+            excluded=excluded,
+            forbidden=forbidden,
+            required=required,
+            max_changes=max_changes,
+            start=start,
         )
-    elif explained:
-        answer = explain(
-            table, maximize=maximize, minimize=minimize, limits=limits, rules=rules, solver=solver
-        )
-    else:
-        answer = find(
-            table,
-            maximize=maximize,
-            minimize=minimize,
-            limits=limits,
-            confidence=confidence,
-            rules=rules,
-            solver=solver,
-            time_limit=time_limit,
-            verify=verify,
-        )
-        if verify and answer.verified_by is None:
-            typer.echo("warning: not verified: the time limit came first.", err=True)
+        answer: Answer | Explanation | Infeasible | Ranking
+        if top > 1:
+            answer = k_best(
+                table,
+                top,
+                maximize=maximize,
+                minimize=minimize,
+                limits=limits,
+                confidence=confidence,
+                rules=rules,
+                diverse=diverse or 0,
+                solver=solver,
+                time_limit=time_limit,
+            )
+        elif explained:
+            answer = explain(
+                table,
+                maximize=maximize,
+                minimize=minimize,
+                limits=limits,
+                rules=rules,
+                solver=solver,
+            )
+        else:
+            answer = find(
+                table,
+                maximize=maximize,
+                minimize=minimize,
+                limits=limits,
+                confidence=confidence,
+                rules=rules,
+                solver=solver,
+                time_limit=time_limit,
+                verify=verify,
+            )
+            if verify and answer.verified_by is None:
+                typer.echo("warning: not verified: the time limit came first.", err=True)
     if as_json:
         print_json(answer.to_dict())
     else:

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from mathnas._threads import set_torch_threads
-from mathnas.cli._options import AsJson, print_json, progress_of
+from mathnas.cli._costs import read_meter
+from mathnas.cli._options import AsJson, GridIntensity, MeterName, print_json, progress_of
+from mathnas.costs import Account
 from mathnas.errors import InvalidInputError
 
 
@@ -91,6 +93,8 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard into OUT.")
     ] = False,
+    meter: MeterName = None,
+    grid_intensity: GridIntensity = None,
     as_json: AsJson = False,
 ) -> None:
     from mathnas.nets.families import space_named, supernet_for
@@ -130,6 +134,8 @@ def train(
             processes=processes,
             progress=progress_of(as_json),
             tensorboard=tensorboard,
+            meter=read_meter(meter) if processes.first else None,
+            grid_intensity=grid_intensity,
         )
     except KeyboardInterrupt:
         if processes.first:
@@ -145,6 +151,7 @@ def train(
         f"{report.steps} steps" + f" (from {report.resumed})" * (report.resumed > 0) + ", "
         f"{report.seconds:.0f} s" + f"; accuracy: {accuracies}" * bool(accuracies)
     )
+    typer.echo(str(Account(report.costs)))
     typer.echo(f"written: {report.file}")
 
 

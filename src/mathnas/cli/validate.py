@@ -7,11 +7,14 @@ from typing import Annotated
 import typer
 
 from mathnas import runner, validation
+from mathnas.cli._costs import read_meter
 from mathnas.cli._evaluators import evaluator_named
 from mathnas.cli._options import (
     AsJson,
     EvaluatorSpec,
     Forms,
+    GridIntensity,
+    MeterName,
     Repeats,
     StudyPath,
     Workers,
@@ -56,10 +59,13 @@ def validate(
     repeats: Repeats = 1,
     workers: Workers = 1,
     seed: Annotated[int, typer.Option(help="Of the networks and the evaluations.")] = 0,
+    meter: MeterName = None,
+    grid_intensity: GridIntensity = None,
     as_json: AsJson = False,
 ) -> None:
     if not 0 < confidence < 1:
         raise InvalidInputError(f"--confidence is between 0 and 1, but got {confidence}.")
+    energy = read_meter(meter)
     space = restored_space(study_path)
     measure = evaluator_named(evaluator, space, metric or [])
     with Study(study_path, space) as study:
@@ -87,7 +93,10 @@ def validate(
             form=read_forms(form),
             conditions=dict.fromkeys(names, measure.conditions),
         )
-        with kept_when_stopped(study, study_path):
+        with (
+            kept_when_stopped(study, study_path),
+            study.recording("validation", meter=energy, grid_intensity=grid_intensity),
+        ):
             report = runner.evaluate(
                 study,
                 networks,

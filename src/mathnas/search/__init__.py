@@ -5,6 +5,7 @@ from mathnas.search.answer import Answer, Conflict, Infeasible, LimitUse
 from mathnas.search.chain import ChainSolver
 from mathnas.search.compiled import KernelSolver, kernel_is_available
 from mathnas.search.confidence import ConfidentSolver
+from mathnas.search.device_fronts import DeviceFronts, Elsewhere, device_fronts
 from mathnas.search.enumeration import EnumerationSolver
 from mathnas.search.explain import Alternative, Explanation, LimitPrice, explain
 from mathnas.search.front import Front, FrontPoint, pareto_front
@@ -32,6 +33,8 @@ __all__ = [
     "ChainSolver",
     "ConfidentSolver",
     "Conflict",
+    "DeviceFronts",
+    "Elsewhere",
     "EnumerationSolver",
     "Explanation",
     "Front",
@@ -53,6 +56,7 @@ __all__ = [
     "at_least_changes",
     "at_most_changes",
     "choose_candidates",
+    "device_fronts",
     "exclude",
     "explain",
     "fix",

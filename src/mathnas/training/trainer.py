@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mathnas._interrupts import Interrupts
 from mathnas._progress import Show, progress_bar
+from mathnas.costs import COSTS_FILE, CostRecorder, Meter, RunCost, read_runs, write_runs
 from mathnas.errors import InvalidInputError
 from mathnas.nets.files import load_tensors, load_weights, save_supernet
 from mathnas.nets.supernet import Supernet
@@ -54,6 +55,7 @@ class TrainingReport:
         accuracies: of the ``smallest`` and the ``largest`` network on held-out images, percent;
             empty without held-out images.
         file: the supernet's file; None where no folder was given.
+        costs: of every run of this training, this one last; in the supernet's file too.
     """
 
     steps: int
@@ -61,9 +63,14 @@ class TrainingReport:
     seconds: float
     accuracies: Mapping[str, float]
     file: Path | None
+    costs: tuple[RunCost, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        return {**dataclasses.asdict(self), "file": None if self.file is None else str(self.file)}
+        return {
+            **dataclasses.asdict(self),
+            "file": None if self.file is None else str(self.file),
+            "costs": [cost.to_dict() for cost in self.costs],
+        }
 
 
 def train(
@@ -78,6 +85,8 @@ def train(
     progress: Show = None,
     tensorboard: bool = False,
     told: Callable[[TrainingProgress], None] | None = None,
+    meter: Meter | None = None,
+    grid_intensity: float | None = None,
 ) -> TrainingReport:
     """Train `supernet` in place, and leave it in evaluation mode.
 
@@ -87,14 +96,18 @@ def train(
 
     Args:
         data: what is trained on; its batches are those of this process.
-        folder: for ``checkpoint.safetensors``, ``log.csv`` and at the end ``supernet.safetensors``
-            (the moving average where there is one). All processes see the same folder.
+        folder: for ``checkpoint.safetensors``, ``log.csv``, ``costs.json`` and at the end
+            ``supernet.safetensors`` (the moving average where there is one). All processes see the
+            same folder.
         processes: this process among others; by default alone on the CPU, or what torchrun says.
         recipe: what the steps of a phase are; by default that of the configuration's name.
         combine: makes one gradient of those of a step's passes.
         progress: show progress; by default where standard error is a terminal.
         tensorboard: write events for TensorBoard into the folder.
         told: called with every report.
+        meter: measures the energy of this run, in the first process.
+        grid_intensity: grams of CO2 for a kWh, for the estimate in the run's cost. Processor time
+            is that of the first process.
 
     Raises:
         InvalidInputError: the data do not fit the supernet, a phase does not fit its space, or the
@@ -113,7 +126,7 @@ def train(
     )
     # the program's own generator stays as it was; steps seed it for dropout
     with torch.random.fork_rng():
-        return trainer.run(progress, tensorboard, told)
+        return trainer.run(progress, tensorboard, told, meter, grid_intensity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +192,9 @@ class _Trainer:
                 )
         self.extremes = dict(zip(("smallest", "largest"), extremes_of(supernet), strict=True))
         self.done = 0  # steps, of all phases
+        self.resumed = 0  # of them, before this run
+        self.costs: list[RunCost] = []
+        self._earlier = 0  # of them, of earlier runs
         self.teacher: Supernet | None = None
         self.average: dict[str, Tensor] = {}
         self.averaged = 0  # steps in it
@@ -194,12 +210,26 @@ class _Trainer:
         self.sums = _Sums()
 
     def run(
-        self, show: Show, tensorboard: bool, told: Callable[[TrainingProgress], None] | None
+        self,
+        show: Show,
+        tensorboard: bool,
+        told: Callable[[TrainingProgress], None] | None,
+        meter: Meter | None,
+        grid_intensity: float | None,
     ) -> TrainingReport:
         began = time.monotonic()
-        resumed = self._restore()
+        self.resumed = resumed = self._restore()
         accuracies: Mapping[str, float] = {}
+        self._read_costs()
         with ExitStack() as stack:
+            recorder = stack.enter_context(
+                CostRecorder(
+                    "training",
+                    meter=meter if self.processes.first else None,
+                    grid_intensity=grid_intensity,
+                    told=self._keep_cost,
+                )
+            )
             tell = stack.enter_context(self._reporting(show, tensorboard, told))
             interrupts = stack.enter_context(Interrupts())
             self.supernet.train()
@@ -208,6 +238,7 @@ class _Trainer:
                 rate = span.rate_at(self.done)
                 self._step(inputs, labels, rule, rate)
                 self.done += 1
+                recorder.add()
                 evaluates = self._is_time_to_evaluate()
                 if self.done % self.config.log_interval == 0 or evaluates:
                     report = self._report(span, rate)
@@ -223,7 +254,8 @@ class _Trainer:
             accuracies = held_out_accuracies(self.supernet, self.extremes, self.data)
         file = self._write_supernet()
         self.processes.wait()  # a process that ends early would be taken for a failure
-        return TrainingReport(self.total, resumed, time.monotonic() - began, accuracies, file)
+        seconds = time.monotonic() - began
+        return TrainingReport(self.total, resumed, seconds, accuracies, file, tuple(self.costs))
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         per_epoch = self.data.batches.steps_per_epoch
@@ -452,9 +484,31 @@ class _Trainer:
             return None
         path = self.folder / SUPERNET_FILE
         if self.processes.first:
-            notes = {"training": self.config.to_dict(), "data": self.data.name, **self.data.notes}
+            notes = {
+                "training": self.config.to_dict(),
+                "data": self.data.name,
+                "costs": [cost.to_dict() for cost in self.costs],
+                **self.data.notes,
+            }
             save_supernet(path, self.supernet, notes=notes)
         return path
+
+    # ---- costs --------------------------------------------------------------------------------
+
+    def _read_costs(self) -> None:
+        """What earlier runs in the folder cost, those that were killed too."""
+        if self.folder is not None and (self.folder / COSTS_FILE).exists():
+            self.costs = read_runs(self.folder)
+        self._earlier = len(self.costs)
+
+    def _keep_cost(self, cost: RunCost) -> None:
+        """As the last of the training's costs; a run that has nothing left to train is none, and
+        leaves the files as they were."""
+        if self.resumed == self.total:
+            return
+        self.costs[self._earlier :] = [cost]
+        if self.folder is not None and self.processes.first:
+            write_runs(self.folder, self.costs)
 
 
 class _Step:
