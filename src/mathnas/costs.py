@@ -184,7 +184,8 @@ class CostRecorder:
             grid_intensity=check_intensity(grid_intensity),
             finished=False,
         )
-        self._meter, self._told, self._interval = meter, told, interval
+        self.interval = interval
+        self._meter, self._told = meter, told
         self._wall = self._cpu = self._last = 0.0
         self._metering = False
 
@@ -206,7 +207,7 @@ class CostRecorder:
     def add(self, networks: int = 0) -> None:
         """Count evaluations; report the cost where the last report is some seconds old."""
         self.cost = replace(self.cost, networks=self.cost.networks + networks)
-        if time.monotonic() - self._last >= self._interval:
+        if time.monotonic() - self._last >= self.interval:
             self.report()
 
     def report(self) -> None:
@@ -417,6 +418,6 @@ def _time(seconds: float) -> str:
 
 
 def _energy(joules: float) -> str:
-    if joules < 1e4:
+    if joules < 1e3:
         return f"{joules:.3g} J"
     return f"{joules / 1e3:.3g} kJ" if joules < 1e6 else f"{joules / _JOULES_IN_KWH:.3g} kWh"
