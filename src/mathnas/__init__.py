@@ -6,6 +6,7 @@ over modular search spaces. Importing this package loads numpy and nothing else 
 
 from mathnas._version import __version__
 from mathnas.designs import balanced_sampling, d_optimal_sampling
+from mathnas.device import Device
 from mathnas.errors import (
     EvaluationError,
     FileFormatError,
@@ -48,6 +49,7 @@ from mathnas.scales import (
 )
 from mathnas.search import (
     Answer,
+    DeviceFronts,
     Explanation,
     Front,
     Infeasible,
@@ -57,6 +59,7 @@ from mathnas.search import (
     Selection,
     Status,
     choose_candidates,
+    device_fronts,
     explain,
     k_best,
     pareto_front,
@@ -83,6 +86,8 @@ __all__ = [
     "BlockNode",
     "BlockTable",
     "DepthRule",
+    "Device",
+    "DeviceFronts",
     "Direction",
     "Evaluation",
     "EvaluationError",
@@ -135,6 +140,7 @@ __all__ = [
     "balanced_sampling",
     "choose_candidates",
     "d_optimal_sampling",
+    "device_fronts",
     "evaluate",
     "explain",
     "fit",

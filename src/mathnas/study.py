@@ -29,7 +29,7 @@ from mathnas._store import Store
 from mathnas._version import __version__
 from mathnas.costs import CostRecorder, Meter, RunCost, Work
 from mathnas.device import Device
-from mathnas.errors import InvalidInputError
+from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Evaluation, Measurement
 from mathnas.metrics import Floats, Metric, metric_named
 from mathnas.sampling import Sample
@@ -196,7 +196,10 @@ class Study:
         self._append(rows, known, failed)
         if self._recorder is not None:
             # one evaluation of a network has a row for each of its metrics
-            self._recorder.add(max(Counter(row[1] for row in rows).values(), default=0))
+            networks = max(Counter(row[1] for row in rows).values(), default=0)
+            # these are stored; a disk that is full now says so to the next ones
+            with contextlib.suppress(FileFormatError):
+                self._recorder.add(networks)
 
     def add_failure(self, failure: Failure) -> None:
         """Record an evaluation that raised."""
@@ -480,7 +483,7 @@ class Study:
     def import_file(self, path: str | Path) -> tuple[int, int]:
         """Append the evaluations of a file that `export` wrote.
 
-        Notes do not tell evaluations apart, and a file of an older version has none.
+        A file of an older version has no notes; its evaluations may be there with some.
 
         Returns:
             How many were added, and how many were there already.
@@ -492,7 +495,8 @@ class Study:
         source = Path(path)
         records = read_rows(source, _COLUMNS, optional=("notes",))
         known = self.metrics
-        there = {row[:-1] for row in self._rows()}
+        compared = len(_COLUMNS) - (not records or "notes" not in records[0])
+        there = {row[:compared] for row in self._rows()}
         new: list[_Row] = []
         for number, record in enumerate(records, start=1):
             try:
@@ -501,8 +505,8 @@ class Study:
                 raise InvalidInputError(
                     f"{source}, record {number}: {error} Nothing was added."
                 ) from error
-            if row[:-1] not in there:
-                there.add(row[:-1])
+            if row[:compared] not in there:
+                there.add(row[:compared])
                 new.append(row)
         self._append(new, known)
         return len(new), len(records) - len(new)

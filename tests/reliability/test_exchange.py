@@ -137,7 +137,7 @@ def test_an_empty_study_is_exported_and_imported(
     assert other.import_file(tmp_path / f"out.{ending}") == (0, 0)
 
 
-def test_notes_come_along_and_tell_no_evaluations_apart(
+def test_notes_come_along_and_a_file_may_lack_them(
     study: Study, other: Study, tmp_path: Path, ending: str
 ) -> None:
     noted = Evaluation(

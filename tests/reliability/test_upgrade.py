@@ -74,6 +74,7 @@ def old(tmp_path: Path) -> Path:
     connection.execute("INSERT INTO failures VALUES (1, '0,0', 'no', '', 1, '{}', 1.0)")
     connection.commit()
     connection.close()
+    path.with_name(path.name + ".lock").touch()
     return path
 
 
@@ -128,7 +129,7 @@ def test_a_kill_in_the_upgrade_leaves_the_old_file(old: Path, tmp_path: Path, mo
         connect = sqlite3.connect
 
         def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            connection = connect(*arguments, **options)
+            connection: sqlite3.Connection = connect(*arguments, **options)
 
             def look(statement: str) -> None:
                 if statement.strip().startswith(moment):

@@ -200,7 +200,7 @@ def device_fronts(
     if not tables or len({table.space.fingerprint for table in tables.values()}) != 1:
         raise InvalidInputError(
             "fronts stand side by side for tables of one space, but got "
-            f"{', '.join(table.space.name for table in tables.values()) or 'no table'}."
+            f"{', '.join({table.space.name: 0 for table in tables.values()}) or 'no table'}."
         )
     found: dict[str, Front | Infeasible] = {}
     with progress_bar(f"fronts of {y}", len(tables), progress) as bar:
