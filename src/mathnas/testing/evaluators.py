@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 
+from mathnas.device import Device
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import Metric
 from mathnas.space import Network
@@ -59,6 +60,12 @@ class EvaluatorContract:
         assert all(isinstance(key, str) for key in conditions)
         assert all(isinstance(value, str) for value in conditions.values())
         assert json.loads(json.dumps(conditions)) == conditions
+
+    def test_its_device_is_among_its_conditions(self, evaluator: Evaluator) -> None:
+        device = evaluator.device
+        if device is not None:
+            assert isinstance(device, Device)
+            assert evaluator.conditions.get("device") == device.name
 
     def test_it_says_how_it_may_be_run(self, evaluator: Evaluator) -> None:
         assert isinstance(evaluator.exclusive, bool)
