@@ -99,6 +99,13 @@ def test_fit_search_and_predict_are_of_one_device(run: Run, study: Path) -> None
         assert predicted[0]["predictions"]["latency_ms"]["value"] == pytest.approx(expected)
 
 
+def test_tables_of_several_devices_do_not_replace_each_other(run: Run, study: Path) -> None:
+    for device in ("phone", "board"):
+        assert run("fit", "my.study", "--device", device)[0] == 0
+    assert Path("my.phone.table.json").exists()
+    assert Path("my.board-4-cores.table.json").exists()
+
+
 @pytest.mark.parametrize("command", ["fit", "search", "pareto"])
 def test_without_a_device_the_error_says_what_to_give(run: Run, study: Path, command: str) -> None:
     more = ("--x", "latency_ms") if command == "pareto" else ()

@@ -20,6 +20,7 @@ from reliability_cases import (
 )
 
 from mathnas import (
+    Device,
     Failure,
     FileFormatError,
     InvalidInputError,
@@ -28,6 +29,7 @@ from mathnas import (
     Study,
     random_sampling,
 )
+from mathnas.costs import RunCost
 
 SPACE = space_of()
 
@@ -42,6 +44,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             [fact(network, 1 + sum(network)) for network in all_of(SPACE, 300)],
             [Failure((0, 0, 0, 0), "RuntimeError: no", "trace", 3)],
         )
+        study.add_device(Device("desk", "Fast CPU", 8, "Linux"))
+        study.add_run(RunCost("search", 1.0, 2.0))
     return path.read_bytes()
 
 
@@ -54,6 +58,8 @@ def use(study: Study) -> None:
     for metric in study.metrics:
         study.conditions(metric)
         study.measurements(metric)
+    assert list(study.devices) == list(study.measured_on())
+    assert [run.what for run in study.runs] == ["search"]
     study.export(study.path.with_suffix(".csv"))
     assert repr(study)
 

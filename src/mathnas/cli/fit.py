@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +45,11 @@ def fit(
     study_path: StudyPath,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The table file; by default STUDY.table.json."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="The table file; by default STUDY.table.json, or STUDY.DEVICE.table.json.",
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Only these metrics.")
@@ -88,7 +93,7 @@ def fit(
             reference=None if reference is None else study.space.parse(reference),
         )
     shares = {name: table_shares(table, name) for name in table.columns} if variance else {}
-    target = output or study_path.with_suffix(".table.json")
+    target = output or _beside(study_path, table)
     table.save(target)
     if as_json:
         split = {name: found.to_dict() for name, found in shares.items()}
@@ -101,6 +106,12 @@ def fit(
         for name, found in shares.items():
             typer.echo(f"\n{name}: {found}")
         typer.echo(f"\nwritten: {target}")
+
+
+def _beside(study_path: Path, table: BlockTable) -> Path:
+    """Where a table is written by default; those of several devices do not replace each other."""
+    device = re.sub(r"[^\w.]+", "-", str(table.provenance.get("device", ""))).strip("-.")
+    return study_path.with_suffix(f".{device}.table.json" if device else ".table.json")
 
 
 def _chosen(table: BlockTable) -> list[str]:

@@ -55,10 +55,13 @@ class DeviceFronts:
     Attributes:
         tables: by device.
         fronts: by device, in the same order.
+        x, y: names of the metrics.
     """
 
     tables: Mapping[str, BlockTable]
     fronts: Mapping[str, Front | Infeasible]
+    x: str
+    y: str
 
     def __bool__(self) -> bool:
         return all(isinstance(front, Front) and front.points for front in self.fronts.values())
@@ -87,8 +90,7 @@ class DeviceFronts:
 
     def _on(self, name: str, front: Front, point: FrontPoint) -> Elsewhere:
         table = self.tables[name]
-        x = table.exact(point.network, front.x.name)
-        y = table.exact(point.network, front.y.name)
+        x, y = table.exact(point.network, self.x), table.exact(point.network, self.y)
         feasible = all(
             limit.holds(table.exact(point.network, limit.metric.name)) for limit in front.limits
         )
@@ -100,7 +102,7 @@ class DeviceFronts:
         for name, front in self.fronts.items():
             record = front.to_dict()
             if isinstance(front, Front):
-                x, y = front.x.name, front.y.name
+                x, y = self.x, self.y
                 record["points"] = [
                     {
                         "network": list(point.network),
@@ -124,11 +126,8 @@ class DeviceFronts:
         """A line a point: device, network, x, y; then x and excess on each device."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        names = list(self.found)
-        front = self.found[names[0]] if names else None
-        x, y = (front.x.name, front.y.name) if front is not None else ("x", "y")
-        others = [column for name in names for column in (f"{x} on {name}", f"excess on {name}")]
-        writer.writerow(["device", "network", x, y, *others])
+        others = [c for name in self.found for c in (f"{self.x} on {name}", f"excess on {name}")]
+        writer.writerow(["device", "network", self.x, self.y, *others])
         for device, point in self.points():
             found = self.elsewhere(point).values()
             cells = [c for o in found for c in (repr(o.x), "" if o.excess is None else o.excess)]
@@ -144,7 +143,7 @@ class DeviceFronts:
         if not isinstance(front, Front) or not front.points:
             return f"{name}: {front}"
         others = [other for other in self.found if other != name]
-        head = [front.x.name, front.y.name, *(f"on {other}" for other in others), "network"]
+        head = [self.x, self.y, *(f"on {other}" for other in others), "network"]
         rows = [head, *(self._row(front, point, others) for point in front.points[:_MOST_LISTED])]
         wide = [max(len(row[place]) for row in rows) for place in range(len(head) - 1)]
         lines = [
@@ -159,8 +158,8 @@ class DeviceFronts:
             excess = self.mean_excess(name, other)
             if excess is not None:
                 lines.append(
-                    f"  on {other} these have {excess:+.1%} {front.x.name} on average against "
-                    "its own best of the same quality"
+                    f"  on {other} these have {excess:+.1%} {self.x} on average against its own "
+                    f"best of the same {self.y}"
                 )
         return "\n".join(lines)
 
@@ -216,7 +215,7 @@ def device_fronts(
                 time_limit=time_limit,
             )
             bar.advance(1, name)
-    return DeviceFronts(dict(tables), found)
+    return DeviceFronts(dict(tables), found, x, y)
 
 
 def _excess(front: Front, x: float, y: float) -> float | None:
