@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -188,6 +189,7 @@ class CostRecorder:
         self._meter, self._told = meter, told
         self._wall = self._cpu = self._last = 0.0
         self._metering = False
+        self._lock = threading.RLock()  # a study may be used by several threads
 
     def __enter__(self) -> CostRecorder:
         if self._meter is not None:
@@ -206,9 +208,10 @@ class CostRecorder:
 
     def add(self, networks: int = 0) -> None:
         """Count evaluations; report the cost where the last report is some seconds old."""
-        self.cost = replace(self.cost, networks=self.cost.networks + networks)
-        if time.monotonic() - self._last >= self.interval:
-            self.report()
+        with self._lock:
+            self.cost = replace(self.cost, networks=self.cost.networks + networks)
+            if time.monotonic() - self._last >= self.interval:
+                self.report()
 
     def report(self) -> None:
         """Bring `cost` up to now, and tell it."""

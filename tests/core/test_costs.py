@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,16 @@ def test_an_account_for_people() -> None:
     assert "(measured in 3 of them)" in lines[3]
     assert "estimate at 360 and 50 g/kWh, 2 runs" in lines[3]
     assert str(Account([])) == "no runs are recorded."
+
+
+def test_threads_count_together() -> None:
+    with CostRecorder("estimation", interval=0.0) as recorder:
+        threads = [
+            threading.Thread(target=lambda: [recorder.add(networks=1) for _ in range(200)])
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert recorder.cost.networks == 800
