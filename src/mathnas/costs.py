@@ -29,7 +29,7 @@ _JOULES_IN_KWH = 3.6e6
 _INTERVAL = 5.0  # seconds between two reports of a run that goes on
 
 
-class Meter(Protocol):
+class RunMeter(Protocol):
     """Measures the energy of this machine, or of a part of it.
 
     Attributes:
@@ -174,7 +174,7 @@ class CostRecorder:
         self,
         what: Work,
         *,
-        meter: Meter | None = None,
+        meter: RunMeter | None = None,
         grid_intensity: float | None = None,
         told: Callable[[RunCost], None] | None = None,
         interval: float = _INTERVAL,

@@ -27,7 +27,7 @@ import numpy as np
 from mathnas._exchange import read_rows, write_rows
 from mathnas._store import Store
 from mathnas._version import __version__
-from mathnas.costs import CostRecorder, Meter, RunCost, Work
+from mathnas.costs import CostRecorder, RunCost, RunMeter, Work
 from mathnas.device import Device
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Evaluation, Measurement
@@ -250,7 +250,7 @@ class Study:
 
     @contextlib.contextmanager
     def recording(
-        self, what: Work, *, meter: Meter | None = None, grid_intensity: float | None = None
+        self, what: Work, *, meter: RunMeter | None = None, grid_intensity: float | None = None
     ) -> Iterator[CostRecorder]:
         """Keep what happens in this context as a run: its cost, and how much is evaluated.
 
@@ -259,7 +259,7 @@ class Study:
 
         Args:
             what: kind of work.
-            meter: measures energy, in any way that has `mathnas.costs.Meter`'s members.
+            meter: measures energy, in any way that has `mathnas.costs.RunMeter`'s members.
             grid_intensity: grams of CO2 for a kWh, for the estimate.
 
         Raises:

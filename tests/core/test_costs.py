@@ -140,10 +140,12 @@ def test_an_account_for_people() -> None:
 
 def test_threads_count_together() -> None:
     with CostRecorder("estimation", interval=0.0) as recorder:
-        threads = [
-            threading.Thread(target=lambda: [recorder.add(networks=1) for _ in range(200)])
-            for _ in range(4)
-        ]
+
+        def count() -> None:
+            for _ in range(200):
+                recorder.add(networks=1)
+
+        threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -10,12 +10,12 @@ import typer
 
 from mathnas.cli._objects import load_object
 from mathnas.cli._options import is_study
-from mathnas.costs import CostRecorder, Meter
+from mathnas.costs import CostRecorder, RunMeter
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.study import Study
 
 
-def read_meter(text: str | None) -> Meter | None:
+def read_meter(text: str | None) -> RunMeter | None:
     """The meter that ``--meter`` names: ``MODULE:OBJECT``, an object or what makes one.
 
     Raises:
@@ -27,7 +27,7 @@ def read_meter(text: str | None) -> Meter | None:
     module, _, name = text.partition(":")
     if not name:
         raise InvalidInputError(f"--meter is written MODULE:OBJECT, but got {text!r}.")
-    found: Meter = load_object(module, name, "meter", ("start", "joules", "stop", "name"))
+    found: RunMeter = load_object(module, name, "meter", ("start", "joules", "stop", "name"))
     return found
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mathnas._interrupts import Interrupts
 from mathnas._progress import Show, progress_bar
-from mathnas.costs import COSTS_FILE, CostRecorder, Meter, RunCost, read_runs, write_runs
+from mathnas.costs import COSTS_FILE, CostRecorder, RunCost, RunMeter, read_runs, write_runs
 from mathnas.errors import InvalidInputError
 from mathnas.nets.files import load_tensors, load_weights, save_supernet
 from mathnas.nets.supernet import Supernet
@@ -85,7 +85,7 @@ def train(
     progress: Show = None,
     tensorboard: bool = False,
     told: Callable[[TrainingProgress], None] | None = None,
-    meter: Meter | None = None,
+    meter: RunMeter | None = None,
     grid_intensity: float | None = None,
 ) -> TrainingReport:
     """Train `supernet` in place, and leave it in evaluation mode.
@@ -214,7 +214,7 @@ class _Trainer:
         show: Show,
         tensorboard: bool,
         told: Callable[[TrainingProgress], None] | None,
-        meter: Meter | None,
+        meter: RunMeter | None,
         grid_intensity: float | None,
     ) -> TrainingReport:
         began = time.monotonic()
