@@ -1,21 +1,28 @@
 """Latency of networks on the engine that will serve them.
 
 The life of a measurement: `models` gives a network in the form that the engine reads, the engine
-*prepares* it (loads, optimises, allocates) into a callable that runs one batch, and
-`mathnas.devices.timing` times the callable.
+*prepares* it (loads, optimises, allocates) into a callable that runs one batch,
+`mathnas.devices.timing` times the callable, `mathnas.devices.state` watches the machine meanwhile,
+and `mathnas.devices.noise` judges whether the time can be trusted: if not, it is taken again, and
+at last refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from mathnas.devices.host import Device, this_device
-from mathnas.devices.timing import TimingSettings, time_in_turns
+from mathnas.devices.noise import Flag, NoiseError, NoiseRule
+from mathnas.devices.state import ROOT, MachineState, Usage
+from mathnas.devices.timing import Timing, TimingSettings, check_statistics, time_in_turns
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import metric_named
-from mathnas.space import Network
+from mathnas.space import Network, network_text
 
 ModelT = TypeVar("ModelT")
 _ReadT = TypeVar("_ReadT", contravariant=True)
@@ -55,6 +62,31 @@ class Engine(Protocol[_ReadT]):
         ...
 
 
+@runtime_checkable
+class HasConditions(Protocol):
+    """An engine with more settings that its times depend on.
+
+    Attributes:
+        conditions: their names and values. ``accelerator`` names what computes where it is not the
+            processor, which then need not be busy.
+    """
+
+    @property
+    def conditions(self) -> Mapping[str, str]: ...
+
+
+def engine_conditions(engine: Engine[ModelT]) -> dict[str, str]:
+    """Under which conditions an engine's times hold, as texts."""
+    return {
+        "engine": engine.name,
+        "engine_version": engine.version,
+        "threads": str(engine.threads),
+        "precision": engine.precision,
+        "batch": str(engine.batch),
+        **(engine.conditions if isinstance(engine, HasConditions) else {}),
+    }
+
+
 class LatencyEvaluator(Evaluator, Generic[ModelT]):
     """Milliseconds that one batch takes on an engine (``latency_ms``).
 
@@ -62,21 +94,30 @@ class LatencyEvaluator(Evaluator, Generic[ModelT]):
     larger `batch_size` makes them more comparable, and holds that many prepared networks in
     memory.
 
+    Notes of each measurement say how often it was taken (``attempts``), which rules it breaks
+    (``flags``), what the machine did, and the time's other statistics.
+
     Args:
         models: a network to the form that the engine reads.
         engine: what runs it.
         device: by default this machine.
         timing: how to time.
         batch_size: networks that are timed in turns.
+        statistics: further ones of each time (`mathnas.devices.timing.STATISTICS`), as metrics
+            ``latency_ms_median``, ``latency_ms_min``, ``latency_ms_cpu``.
+        reference: a network that is timed in turns with all others, so that a machine that has
+            become slower or faster is noticed.
+        noise: what is too noisy, and how often it is tried again.
+        accept_noise: keep what stays noisy, with its flags; the conditions then say so.
+        root: where ``proc`` and ``sys`` are found (for tests).
 
     Example:
-        >>> class Sleeper:
-        ...     name, version, threads, precision, batch = "sleep", "1", 1, "none", 1
+        >>> class Counter:
+        ...     name, version, threads, precision, batch = "count", "1", 1, "none", 1
         ...     def prepare(self, model):
-        ...         import time
-        ...         return lambda: time.sleep(model / 1000)
-        >>> evaluator = LatencyEvaluator(lambda network: 1.0 + network[0], Sleeper())
-        >>> 2.0 < evaluator.evaluate((1,))["latency_ms"].value < 20.0
+        ...         return lambda: sum(range(model))
+        >>> evaluator = LatencyEvaluator(lambda network: 1000, Counter(), accept_noise=True)
+        >>> 0.001 < evaluator.evaluate((1,))["latency_ms"].value < 10.0
         True
     """
 
@@ -91,25 +132,36 @@ class LatencyEvaluator(Evaluator, Generic[ModelT]):
         device: Device | None = None,
         timing: TimingSettings | None = None,
         batch_size: int = 1,
+        statistics: Sequence[str] = (),
+        reference: Network | None = None,
+        noise: NoiseRule | None = None,
+        accept_noise: bool = False,
+        root: Path = ROOT,
     ) -> None:
         if batch_size < 1:
             raise InvalidInputError(f"batch_size is at least 1, but got {batch_size}.")
+        check_statistics(statistics)
         self.models = models
         self.engine = engine
         self.device = device or this_device()
         self.timing = timing or TimingSettings()
         self.batch_size = batch_size
-        self.metrics = (metric_named("latency_ms"),)
+        self.statistics = tuple(statistics)
+        self.noise = noise or NoiseRule()
+        self.accept_noise = accept_noise
+        self.metrics = tuple(
+            metric_named(name)
+            for name in ("latency_ms", *(f"latency_ms_{name}" for name in statistics))
+        )
         self.threads = engine.threads
         self.conditions = {
             "device": self.device.name,
-            "engine": engine.name,
-            "engine_version": engine.version,
-            "threads": str(engine.threads),
-            "precision": engine.precision,
-            "batch": str(engine.batch),
+            **engine_conditions(engine),
             "statistic": str(self.timing),
+            **({"noise": "accepted"} if accept_noise else {}),
         }
+        self._root = root
+        self._reference = None if reference is None else _Reference(reference)
 
     def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
         return self.evaluate_batch([network], [seed])[0]
@@ -117,5 +169,111 @@ class LatencyEvaluator(Evaluator, Generic[ModelT]):
     def evaluate_batch(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()
     ) -> Sequence[Mapping[str, Measurement | float]]:
+        found = dict(self.evaluate_each(networks, seeds))
+        return [found[place] for place in range(len(networks))]
+
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Mapping[str, Measurement | float]]]:
+        """Each network's place and metrics, as soon as they can be trusted.
+
+        Raises:
+            NoiseError: some stayed noisy, after all others have come.
+        """
         calls = [self.engine.prepare(self.models(network)) for network in networks]
-        return [{"latency_ms": time} for time in time_in_turns(calls, self.timing)]
+        noisy: dict[int, _Attempt] = {}
+        left = list(range(len(networks)))
+        for attempt in range(1, self.noise.attempts + 1):
+            if attempt > 1:
+                time.sleep(self.noise.pause_s)
+            for place, found in zip(left, self._attempt([calls[i] for i in left]), strict=True):
+                if not found.flags:
+                    noisy.pop(place, None)
+                    yield place, self._metrics(found, attempt)
+                elif place not in noisy or found.timing.idle < noisy[place].timing.idle:
+                    noisy[place] = found
+            left = sorted(noisy)
+            if not left:
+                return
+        if not self.accept_noise:
+            raise self._refusal([networks[place] for place in left], noisy[left[0]])
+        for place in left:
+            yield place, self._metrics(noisy[place], self.noise.attempts)
+
+    def _attempt(self, calls: Sequence[Callable[[], object]]) -> list[_Attempt]:
+        """Time calls in turns, with the reference, and judge what comes out."""
+        reference = self._reference
+        further = [] if reference is None else [self._call_of(reference)]
+        before = Usage.now(self._root)
+        timings = time_in_turns([*calls, *further], self.timing)
+        usage = Usage.now(self._root).since(before)
+        flags = self.noise.machine_flags(usage, self.engine.threads)
+        notes = {**MachineState.read(self._root).notes(), **usage.notes()}
+        # where the kernel does not tell who waited, arithmetic on one thread tells it by itself
+        on_processor = "accelerator" not in self.conditions
+        busy = usage.waited is None and self.engine.threads == 1 and on_processor
+        if reference is not None:
+            last = timings.pop()
+            flags += self.noise.reference_flags(last, reference.first_ms)
+            if reference.first_ms is None and not flags:
+                reference.first_ms = last.value
+            notes |= {"reference_ms": f"{last.value:.6g}", "reference_drift": f"{last.drift:+.4f}"}
+        return [
+            _Attempt(timing, [*flags, *self.noise.timing_flags(timing, must_be_busy=busy)], notes)
+            for timing in timings
+        ]
+
+    def _call_of(self, reference: _Reference) -> Callable[[], object]:
+        if reference.call is None:
+            reference.call = self.engine.prepare(self.models(reference.network))
+        return reference.call
+
+    def _metrics(self, found: _Attempt, attempts: int) -> dict[str, Measurement | float]:
+        notes = {"attempts": str(attempts), **found.all_notes()}
+        further = {
+            f"latency_ms_{name}": found.timing.measurement(name, notes) for name in self.statistics
+        }
+        return {"latency_ms": found.timing.measurement(notes=notes), **further}
+
+    def _refusal(self, networks: Sequence[Network], found: _Attempt) -> NoiseError:
+        more = f" and {len(networks) - 1} more" if len(networks) > 1 else ""
+        return NoiseError(
+            f"a latency is kept where nothing disturbed its measurement, but that of "
+            f"{network_text(networks[0])}{more} stayed noisy in {self.noise.attempts} attempts "
+            f"({'; '.join(map(str, found.flags))}): stop other programs or use fewer threads and "
+            "run this again, which repeats only what is missing, or accept noise "
+            "(accept_noise=True, --evaluator latency,accept_noise=true)."
+        )
+
+
+@dataclass
+class _Reference:
+    """The reference network of an evaluator, as far as it was needed.
+
+    Attributes:
+        first_ms: its time when it was first measured without flags.
+    """
+
+    network: Network
+    call: Callable[[], object] | None = None
+    first_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A time, the rules that it breaks, and what the machine did."""
+
+    timing: Timing
+    flags: Sequence[Flag]
+    machine: Mapping[str, str]
+
+    def all_notes(self) -> dict[str, str]:
+        timing = self.timing
+        return {
+            **self.machine,
+            "median_ms": f"{timing.median:.6g}",
+            "minimum_ms": f"{timing.minimum:.6g}",
+            "cpu_ms": f"{timing.cpu_ms:.6g}",
+            "drift": f"{timing.drift:+.4f}",
+            **({"flags": "; ".join(map(str, self.flags))} if self.flags else {}),
+        }
