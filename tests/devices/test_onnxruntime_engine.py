@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 pytest.importorskip("onnx")
@@ -11,41 +9,37 @@ pytest.importorskip("onnxruntime")
 
 import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper
+from engine_graphs import graph
+from onnx import TensorProto
 
 from mathnas import InvalidInputError
+from mathnas.devices.common import Engine
 from mathnas.devices.onnxruntime import OnnxRuntimeEngine
-from mathnas.devices.timing import TimingSettings, time_in_turns
+from mathnas.testing import EngineContract
 
 
-def graph(shape: list[int | str], kind: int = TensorProto.FLOAT, squares: int = 1) -> bytes:
-    """Squares its input some times."""
-    names = ["x", *(f"y{i}" for i in range(squares))]
-    nodes = [helper.make_node("Mul", [a, a], [b]) for a, b in itertools.pairwise(names)]
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "squares",
-            [helper.make_tensor_value_info("x", kind, shape)],
-            [helper.make_tensor_value_info(names[-1], kind, None)],
-        ),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    return bytes(model.SerializeToString())
+class TestOnnxRuntime(EngineContract):
+    @pytest.fixture
+    def engine(self) -> Engine[bytes]:
+        return OnnxRuntimeEngine(batch=2)
+
+    @pytest.fixture
+    def model(self) -> bytes:
+        return graph(["batch", 20_000])
+
+    @pytest.fixture
+    def larger(self) -> bytes:
+        return graph([2, 20_000], squares=20)
+
+    @pytest.fixture
+    def misfit(self) -> bytes:
+        return graph([3, 20_000])
 
 
 @pytest.mark.parametrize("shape", [[3, 4], ["batch", 4]], ids=str)
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64])
 def test_it_runs_graphs_with_its_batch(shape: list[int | str], kind: int) -> None:
     OnnxRuntimeEngine(batch=3).prepare(graph(shape, kind))()
-
-
-def test_longer_graphs_take_longer() -> None:
-    engine = OnnxRuntimeEngine()
-    calls = [engine.prepare(graph([1, 20_000], squares=count)) for count in (1, 20)]
-    short, long = time_in_turns(calls, TimingSettings(rounds=5, slice_ms=2.0))
-    assert long.value > 3 * short.value
 
 
 def test_inputs_are_made_up_alike_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

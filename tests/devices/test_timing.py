@@ -31,6 +31,8 @@ class Clock:
         self.calls: list[str] = []
         monkeypatch.setattr(time, "perf_counter_ns", lambda: self.now_ns)
         monkeypatch.setattr(time, "perf_counter", lambda: self.now_ns / 1e9)
+        self.busy_ns = 0
+        monkeypatch.setattr(time, "process_time_ns", lambda: self.busy_ns)
 
     def call(self, name: str, milliseconds: Callable[[int], float]) -> Callable[[], None]:
         count = 0
@@ -39,6 +41,7 @@ class Clock:
             nonlocal count
             self.calls.append(name)
             self.now_ns += round(milliseconds(count) * 1e6)
+            self.busy_ns += round(min(1.0, milliseconds(count)) * 1e6)  # more is somebody else's
             count += 1
 
         return run
@@ -128,6 +131,56 @@ def test_warming_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TimingSettings(rounds=1, slice_ms=1.0, warmup_ms=50)
     time_in_turns([call], settings)
     assert len(clock.calls) < 50
+
+
+def test_processor_time_stands_beside_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    # every second run is interrupted for 3 ms
+    call = clock.call("a", lambda count: 4.0 if count % 2 else 1.0)
+    (found,) = time_in_turns([call], TimingSettings(rounds=4, slice_ms=6.0))
+    assert found.cpu_ms == pytest.approx(1.0)
+    assert found.minimum == pytest.approx(1.0)
+    assert found.idle == pytest.approx(1.5 / 2.5, abs=0.05)
+    assert found.wall.mean() == pytest.approx(2.5, abs=0.2)
+
+
+def test_a_machine_that_slows_down_drifts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def hotter(_: int) -> float:
+        return 0.5 if clock.now_ns < 100e6 else 0.6
+
+    calls = [clock.call(name, hotter) for name in "ab"]
+    for found in time_in_turns(calls, TimingSettings(rounds=20, slice_ms=5.0)):
+        assert found.drift == pytest.approx(0.2)
+    (steady,) = time_in_turns([clock.call("c", hotter)], TimingSettings(rounds=20, slice_ms=5.0))
+    assert steady.drift == pytest.approx(0.0)
+
+
+def test_further_statistics_become_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    call = clock.call("a", lambda count: 0.5 + count % 5 / 10)
+    (found,) = time_in_turns([call], TimingSettings(rounds=4, slice_ms=3.5))
+    assert found.measurement("min").value == pytest.approx(0.5)
+    assert found.measurement("median").value == pytest.approx(0.7)
+    kept = found.measurement(notes={"load": "1"})
+    assert (kept.value, kept.repeats, kept.notes) == (found.value, found.repeats, {"load": "1"})
+    with pytest.raises(InvalidInputError, match="median, min, cpu, each once, but got 'mode'"):
+        found.measurement("mode")
+
+
+class Metronome:
+    """Says itself how long it took: 7 ms, whatever the machine's clock says."""
+
+    def __call__(self) -> None: ...
+
+    def last_ms(self) -> float:
+        return 7.0
+
+
+def test_what_has_a_clock_of_its_own_is_timed_by_it() -> None:
+    (found,) = time_in_turns([Metronome()], QUICK)
+    assert (found.value, found.spread) == (7.0, 0.0)
 
 
 def test_garbage_is_not_collected_while_timing() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mathnas import datasets, spaces
+from mathnas.cli._latency import latency_evaluator
 from mathnas.cli._objects import load_object
 from mathnas.cli._options import restored_space
-from mathnas.cli._supernets import accuracy_evaluator, latency_evaluator
+from mathnas.cli._supernets import accuracy_evaluator
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, TabularEvaluator
 from mathnas.space import SearchSpace

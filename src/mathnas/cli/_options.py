@@ -42,8 +42,9 @@ EvaluatorSpec = Annotated[
         help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, "
         "supernet:FILE.safetensors[,data=NAME,count=N,test=true,calibration=N,resolution=R,"
         "loss=true,threads=N,together=N,memory=BYTES], "
-        "latency[:FILE.safetensors][,batch=N,resolution=R,threads=N,rounds=N,together=N], "
-        "or MODULE:OBJECT.",
+        "latency[:FILE.safetensors][,engine=onnxruntime|torch|torch-compile|torch-cuda|openvino|"
+        "executorch,precision=fp32|bf16|fp16,batch=N,resolution=R,threads=N,rounds=N,together=N,"
+        "statistics=median+min+cpu,reference=true,attempts=N,accept_noise=true], or MODULE:OBJECT.",
     ),
 ]
 SpaceSpec = Annotated[

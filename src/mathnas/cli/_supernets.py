@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 # in the conditions of what was measured with a supernet: its file, for `mathnas extract`
 SUPERNET_CONDITION = "supernet"
 
-_FLAGS = ("loss", "test")
-_ACCURACY: Mapping[str, Callable[[str], object]] = {
+OptionKinds = Mapping[str, Callable[[str], object]]
+
+
+def yes_or_no(text: str) -> bool:
+    """Raises:
+    KeyError: the text is neither true nor false.
+    """
+    return {"true": True, "false": False}[text]
+
+
+_ACCURACY: OptionKinds = {
     **dict.fromkeys(("calibration", "count", "resolution", "threads", "together", "memory"), int),
     "data": str,
-    **dict.fromkeys(_FLAGS, lambda text: {"true": True, "false": False}[text]),
+    **dict.fromkeys(("loss", "test"), yes_or_no),
 }
-_LATENCY: Mapping[str, Callable[[str], object]] = dict.fromkeys(
-    ("batch", "resolution", "rounds", "threads", "together"), int
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
         InvalidInputError: an option is unknown or wrong, or the supernet is of other blocks than
             `space`.
     """
-    path, options = _read_options(text, _ACCURACY, "supernet:FILE.safetensors")
+    path, options = read_options(text, _ACCURACY, "supernet:FILE.safetensors")
     if path is None:
         raise InvalidInputError(
             "accuracy is that of trained weights: write supernet:FILE.safetensors,data=..., with a "
@@ -131,51 +137,6 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
     return evaluator
 
 
-def latency_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
-    """The evaluator of ``latency[:FILE][,batch=1,...]``: ONNX Runtime on this machine.
-
-    Times do not depend on weights, so without a file a new supernet of `space` serves.
-
-    Raises:
-        InvalidInputError: an option is unknown or wrong, no space is known, or the supernet is of
-            other blocks than `space`.
-    """
-    path, options = _read_options(text, _LATENCY, "latency[:FILE.safetensors]")
-    settings = {name: int(str(value)) for name, value in options.items()}
-    with needing("latency", "onnx"):
-        import torch
-
-        from mathnas.devices.common import LatencyEvaluator
-        from mathnas.devices.onnxruntime import OnnxRuntimeEngine
-        from mathnas.devices.timing import TimingSettings
-        from mathnas.nets.families import supernet_for
-        from mathnas.nets.inputs import example_inputs
-        from mathnas.nets.onnx_export import NetworkGraphs
-    if path is not None:
-        supernet = seen_as(SupernetFile.read(path).supernet, space)
-    elif space is not None:
-        fine = space.fine if isinstance(space, GroupedSpace) else space
-        supernet = seen_as(supernet_for(fine).eval(), space)
-    else:
-        raise InvalidInputError(
-            "latency is that of a space's networks: add --space, or write latency:FILE.safetensors."
-        )
-    engine = OnnxRuntimeEngine(settings.get("threads", 1), settings.get("batch", 1))
-    example = example_inputs(supernet, engine.batch, settings.get("resolution"))
-    evaluator = LatencyEvaluator(
-        NetworkGraphs(supernet, example),
-        engine,
-        timing=TimingSettings(rounds=settings.get("rounds", TimingSettings().rounds)),
-        batch_size=settings.get("together", 8),
-    )
-    evaluator.conditions = {
-        **evaluator.conditions,
-        "resolution": str(example.shape[-1]),
-        "torch": str(torch.__version__),  # whose exporter made the graphs
-    }
-    return evaluator
-
-
 def seen_as(supernet: Supernet, space: SearchSpace | None) -> Supernet:
     """The supernet as one of `space`: itself where the blocks are the same, or a view in groups.
 
@@ -206,9 +167,7 @@ def _same_blocks(first: SearchSpace, second: SearchSpace) -> bool:
     return one == two
 
 
-def _read_options(
-    text: str, known: Mapping[str, Callable[[str], object]], form: str
-) -> tuple[Path | None, dict[str, object]]:
+def read_options(text: str, known: OptionKinds, form: str) -> tuple[Path | None, dict[str, object]]:
     """``FILE,name=value,...`` as a path (None where it is empty) and the options.
 
     Raises:
@@ -226,7 +185,7 @@ def _read_options(
         try:
             options[name] = known[name](value)
         except (ValueError, KeyError) as error:
-            kind = "true or false" if name in _FLAGS else "a whole number"
+            kind = "true or false" if known[name] is yes_or_no else "a whole number"
             raise InvalidInputError(f"{name} is {kind}, but got {value!r}.") from error
         if known[name] is int and int(str(options[name])) < 1:
             raise InvalidInputError(f"{name} is at least 1, but got {value!r}.")

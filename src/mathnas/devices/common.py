@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+
 from mathnas.devices.host import Device, this_device
 from mathnas.devices.noise import Flag, NoiseError, NoiseRule
 from mathnas.devices.state import ROOT, MachineState, Usage
@@ -85,6 +87,53 @@ def engine_conditions(engine: Engine[ModelT]) -> dict[str, str]:
         "batch": str(engine.batch),
         **(engine.conditions if isinstance(engine, HasConditions) else {}),
     }
+
+
+def check_threads_and_batch(threads: int, batch: int) -> None:
+    """Check an engine's settings.
+
+    Raises:
+        InvalidInputError: one is less than 1.
+    """
+    if threads < 1 or batch < 1:
+        raise InvalidInputError(f"threads and batch are at least 1, but got {threads} and {batch}.")
+
+
+def made_up_input(
+    name: str,
+    shape: Sequence[int | str | None],
+    kind: str,
+    types: Mapping[str, type[np.generic]],
+    batch: int,
+) -> np.ndarray:
+    """An input of a graph: random numbers between 0 and 1 (integers: zeros), the same each time.
+
+    Args:
+        name, shape, kind: of the input; open sizes are texts or None.
+        types: those that the engine's kinds stand for.
+        batch: inputs in one run.
+
+    Raises:
+        InvalidInputError: the graph has another batch size, an open dimension besides the batch,
+            or an input of an unknown type.
+    """
+    first, *rest = shape
+    if isinstance(first, int) and first != batch:
+        raise InvalidInputError(
+            f"this engine runs {batch} inputs at once, but the graph's input {name!r} has "
+            f"the fixed batch {first}: export it with this batch or an open one."
+        )
+    if not all(isinstance(size, int) for size in rest):
+        raise InvalidInputError(
+            f"only the batch of a graph may be open, but input {name!r} has the shape "
+            f"{list(shape)}: export it for fixed sizes."
+        )
+    if kind not in types:
+        raise InvalidInputError(
+            f"inputs of the types {', '.join(types)} can be made up, but {name!r} is {kind}."
+        )
+    sizes = (batch, *(int(size) for size in rest if size is not None))
+    return np.random.default_rng(0).random(sizes).astype(types[kind])
 
 
 class LatencyEvaluator(Evaluator, Generic[ModelT]):

@@ -39,7 +39,7 @@ class Flag:
     def __str__(self) -> str:
         if self.rule == "throttling":
             return f"{self.rule}: {self.meaning} {self.value:.0f} times"
-        return f"{self.rule}: {self.meaning} {self.value:.1%}, at most {self.limit:.0%} is allowed"
+        return f"{self.rule}: {self.meaning} {self.value:.1%} (at most {self.limit:.0%})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,19 @@ class NoiseRule:
         found = []
         if usage.waited is not None:
             found.append(
-                self._flag("waiting", usage.waited / usage.seconds, "waited for a core in")
+                self._flag(
+                    "waiting", usage.waited / usage.seconds, "share of time waited for a core"
+                )
             )
         if usage.steal is not None:
-            found.append(self._flag("steal", usage.steal, "other virtual machines took"))
+            found.append(
+                self._flag(
+                    "steal", usage.steal, "share of the cores taken by other virtual machines"
+                )
+            )
         if usage.others is not None:
             shared = max(0.0, usage.others + threads - usage.cores) / threads
-            found.append(self._flag("crowding", shared, "others used of the cores it ran on"))
+            found.append(self._flag("crowding", shared, "share of its cores used by others"))
         if usage.throttled:
             heat = "the processor was slowed down"
             found.append(Flag("throttling", usage.throttled, 0.0, heat))
@@ -108,7 +114,7 @@ class NoiseRule:
             self._flag("drift", abs(timing.drift), "halves of the rounds differ by"),
         ]
         if must_be_busy:
-            found.append(self._flag("waiting", timing.idle, "was off the processor in"))
+            found.append(self._flag("waiting", timing.idle, "share of time off the processor"))
         return _broken(found)
 
     def reference_flags(self, now: Timing, first_ms: float | None) -> list[Flag]:

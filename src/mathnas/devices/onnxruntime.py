@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
 
-from mathnas.errors import InvalidInputError
+from mathnas.devices.common import check_threads_and_batch, made_up_input
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __post_init__(self) -> None:
-        if self.threads < 1 or self.batch < 1:
-            raise InvalidInputError(
-                f"threads and batch are at least 1, but got {self.threads} and {self.batch}."
-            )
+        check_threads_and_batch(self.threads, self.batch)
 
     @property
     def version(self) -> str:
@@ -45,18 +46,15 @@ class OnnxRuntimeEngine:
     def prepare(self, model: bytes) -> Callable[[], object]:
         """A session for an ONNX file's content, with inputs and outputs bound.
 
-        Inputs are random numbers between 0 and 1 (integers: zeros).
-
         Raises:
-            InvalidInputError: the graph has another batch size, an open dimension besides the
-                batch, or an input of an unknown type.
+            InvalidInputError: the graph does not fit: see `mathnas.devices.common.made_up_input`.
         """
         session = onnxruntime.InferenceSession(
             model, self._options(), providers=["CPUExecutionProvider"]
         )
         binding = session.io_binding()
         for declared in session.get_inputs():
-            values = self._input(declared.name, declared.shape, declared.type)
+            values = made_up_input(declared.name, declared.shape, declared.type, _TYPES, self.batch)
             binding.bind_ortvalue_input(
                 declared.name, onnxruntime.OrtValue.ortvalue_from_numpy(values)
             )
@@ -77,23 +75,3 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         return options
-
-    def _input(self, name: str, shape: list[int | str | None], kind: str) -> np.ndarray:
-        first, *rest = shape
-        if isinstance(first, int) and first != self.batch:
-            raise InvalidInputError(
-                f"this engine runs {self.batch} inputs at once, but the graph's input {name!r} has "
-                f"the fixed batch {first}: export it with this batch or an open one."
-            )
-        if not all(isinstance(size, int) for size in rest):
-            raise InvalidInputError(
-                f"only the batch of a graph may be open, but input {name!r} has the shape {shape}: "
-                "export it for fixed sizes."
-            )
-        if kind not in _TYPES:
-            raise InvalidInputError(
-                f"inputs of the types {', '.join(_TYPES)} can be made up, but {name!r} is {kind}."
-            )
-        sizes = (self.batch, *(int(size) for size in rest if size is not None))
-        values = np.random.default_rng(0).random(sizes)
-        return values.astype(_TYPES[kind])

@@ -9,6 +9,7 @@ import pytest
 
 # before the modules are imported, so that their failed assertions show the values
 pytest.register_assert_rewrite(
+    "mathnas.testing.engines",
     "mathnas.testing.evaluators",
     "mathnas.testing.methods",
     "mathnas.testing.solvers",
@@ -16,6 +17,7 @@ pytest.register_assert_rewrite(
     "mathnas.testing.supernets",
 )
 
+from mathnas.testing.engines import EngineContract  # noqa: E402
 from mathnas.testing.evaluators import EvaluatorContract  # noqa: E402
 from mathnas.testing.methods import MethodContract  # noqa: E402
 from mathnas.testing.programs import best_by_brute_force, random_program  # noqa: E402
@@ -23,6 +25,7 @@ from mathnas.testing.solvers import SolverContract  # noqa: E402
 from mathnas.testing.spaces import SpaceContract  # noqa: E402
 
 __all__ = [
+    "EngineContract",
     "EvaluatorContract",
     "MethodContract",
     "SolverContract",

@@ -1,0 +1,84 @@
+"""Latency on the command line: the engine that is named, on this machine."""
+
+from __future__ import annotations
+
+from mathnas.cli._extras import needing
+from mathnas.cli._supernets import (
+    OptionKinds,
+    SupernetFile,
+    read_options,
+    seen_as,
+    yes_or_no,
+)
+from mathnas.devices.common import LatencyEvaluator
+from mathnas.devices.engines import engine_named, models_for
+from mathnas.devices.noise import NoiseRule
+from mathnas.devices.timing import TimingSettings
+from mathnas.errors import InvalidInputError
+from mathnas.evaluation import Evaluator
+from mathnas.grouped import GroupedSpace
+from mathnas.space import SearchSpace
+
+_OPTIONS: OptionKinds = {
+    **dict.fromkeys(("engine", "precision", "statistics"), str),
+    **dict.fromkeys(("attempts", "batch", "resolution", "rounds", "threads", "together"), int),
+    **dict.fromkeys(("accept_noise", "reference"), yes_or_no),
+}
+
+
+def latency_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
+    """The evaluator of ``latency[:FILE][,engine=NAME,batch=1,...]``.
+
+    Times do not depend on weights, so without a file a new supernet of `space` serves.
+
+    Raises:
+        InvalidInputError: an option is unknown or wrong, no space is known, or the supernet is of
+            other blocks than `space`.
+        MissingExtraError: the engine or torch is not installed.
+    """
+    path, options = read_options(text, _OPTIONS, "latency[:FILE.safetensors]")
+
+    def number(name: str, default: int) -> int:
+        return int(str(options.get(name, default)))
+
+    name = str(options.get("engine", "onnxruntime"))
+    statistics = str(options.get("statistics", ""))
+    engine = engine_named(
+        name,
+        threads=number("threads", 1),
+        batch=number("batch", 1),
+        precision=str(options.get("precision", "fp32")),
+    )
+    with needing("latency", "torch"):
+        import torch
+
+        from mathnas.nets.families import supernet_for
+        from mathnas.nets.inputs import example_inputs
+    file = None if path is None else SupernetFile.read(path)
+    if file is not None:
+        supernet = seen_as(file.supernet, space)
+    elif space is not None:
+        fine = space.fine if isinstance(space, GroupedSpace) else space
+        supernet = seen_as(supernet_for(fine).eval(), space)
+    else:
+        raise InvalidInputError(
+            "latency is that of a space's networks: add --space, or write latency:FILE.safetensors."
+        )
+    resolution = number("resolution", 0) or None
+    example = example_inputs(supernet, engine.batch, resolution)
+    evaluator = LatencyEvaluator(
+        models_for(name, supernet, example),
+        engine,
+        timing=TimingSettings(rounds=number("rounds", TimingSettings().rounds)),
+        batch_size=number("together", 8),
+        statistics=statistics.split("+") if statistics else (),
+        reference=supernet.space.reference if options.get("reference") else None,
+        noise=NoiseRule(attempts=number("attempts", NoiseRule().attempts)),
+        accept_noise=bool(options.get("accept_noise", False)),
+    )
+    evaluator.conditions = {
+        **evaluator.conditions,
+        "resolution": str(example.shape[-1]),
+        "torch": str(torch.__version__),  # which made the modules and graphs
+    }
+    return evaluator

@@ -1,0 +1,178 @@
+"""The rule of noise: each threshold, and real processes that disturb."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mathnas as mn
+from mathnas import InvalidInputError, Measurement
+from mathnas.devices.common import LatencyEvaluator
+from mathnas.devices.noise import NoiseRule
+from mathnas.devices.state import Usage
+from mathnas.devices.timing import Timing, TimingSettings
+
+CALM = Usage(seconds=2.0, own=2.0, cores=2, busy=2.0, stolen=0.0, waited=0.0, throttled=0)
+
+
+def broken(usage: Usage, threads: int = 1) -> list[str]:
+    return [flag.rule for flag in NoiseRule().machine_flags(usage, threads)]
+
+
+def test_a_calm_machine_breaks_no_rule() -> None:
+    assert broken(CALM) == []
+    assert broken(Usage(seconds=2.0, own=1.0, cores=2)) == [], "what cannot be read breaks none"
+
+
+def test_waiting_for_a_core() -> None:
+    assert broken(replace(CALM, waited=0.19)) == []
+    (flag,) = NoiseRule().machine_flags(replace(CALM, waited=0.5), 1)
+    assert str(flag) == "waiting: share of time waited for a core 25.0% (at most 10%)"
+
+
+def test_a_full_core_that_is_not_needed_disturbs_nobody() -> None:
+    beside = replace(CALM, busy=4.0)  # one core of two, all the time
+    assert beside.others == 1.0
+    assert broken(beside, threads=1) == []
+    assert broken(beside, threads=2) == ["crowding"]
+    assert broken(replace(CALM, own=1.0, busy=4.0), threads=1) == ["crowding"]
+
+
+def test_steal_and_heat() -> None:
+    assert broken(replace(CALM, stolen=0.5)) == ["steal"]
+    (flag,) = NoiseRule().machine_flags(replace(CALM, throttled=2), 1)
+    assert str(flag) == "throttling: the processor was slowed down 2 times"
+
+
+def timing(slices: list[float], cpu: float = 1.0) -> Timing:
+    """Of runs that are on a processor for a share of their time."""
+    found = np.array(slices)
+    return Timing(found, found, cpu * found, float(found.min()), 5, 0.1)
+
+
+def test_times_that_scatter_drift_or_are_off_the_processor() -> None:
+    rule = NoiseRule()
+
+    def rules(found: Timing, must_be_busy: bool = True) -> list[str]:
+        return [flag.rule for flag in rule.timing_flags(found, must_be_busy=must_be_busy)]
+
+    assert rules(timing([1.0, 1.01, 1.02, 1.0, 1.01, 1.02])) == []
+    assert rules(timing([1.0, 1.5, 1.0, 1.5])) == ["spread"]
+    assert rules(timing([1.0, 1.0, 1.0, 1.12, 1.12, 1.12])) == ["drift"]
+    assert rules(timing([1.0, 1.0], cpu=0.7)) == ["waiting"]
+    assert rules(timing([1.0, 1.0], cpu=0.0), must_be_busy=False) == []
+
+
+def test_a_reference_that_changed() -> None:
+    rule, now = NoiseRule(), timing([1.06])
+    assert rule.reference_flags(now, None) == []
+    assert rule.reference_flags(now, 1.02) == []
+    (flag,) = rule.reference_flags(now, 1.0)
+    assert "changed by 6.0% (at most 5%)" in str(flag)
+
+
+def test_impossible_rules_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="thresholds of noise are positive"):
+        NoiseRule(spread=0.0)
+    with pytest.raises(InvalidInputError, match="made at least once"):
+        NoiseRule(attempts=0)
+
+
+# ---- real processes ------------------------------------------------------------------------------
+
+
+class Counting:
+    """An engine whose models are numbers of additions."""
+
+    name, version, threads, precision, batch = "loops", "1", 1, "int", 1
+
+    def prepare(self, model: int) -> Callable[[], object]:
+        return lambda: sum(range(model))
+
+
+SPACE = mn.SearchSpace(
+    [mn.BlockNode(f"n{i}", tuple(mn.Block(f"b{j}", j + 1) for j in range(2))) for i in range(2)]
+)
+
+
+def additions(network: mn.Network) -> int:
+    return 5_000 * (2 + 2 * network[0] + network[1])
+
+
+def evaluator(*, accept_noise: bool = False) -> LatencyEvaluator[int]:
+    return LatencyEvaluator(
+        additions,
+        Counting(),
+        timing=TimingSettings(rounds=12),
+        batch_size=8,
+        noise=NoiseRule(attempts=2, pause_s=0.2),
+        accept_noise=accept_noise,
+    )
+
+
+@contextmanager
+def stress() -> Iterator[None]:
+    """Two processes more than there are cores, which do nothing but compute."""
+    code = "print(flush=True)\nwhile True: pass"
+    busy = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        for _ in range((os.cpu_count() or 1) + 2)
+    ]
+    try:
+        for process in busy:
+            assert process.stdout is not None
+            process.stdout.readline()  # it has begun
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waited for a core")
+def test_under_stress_every_measurement_is_flagged() -> None:
+    with stress():
+        found = evaluator(accept_noise=True).evaluate_batch([(0, 0), (1, 1)])
+    for metrics in found:
+        value = metrics["latency_ms"]
+        assert isinstance(value, Measurement)
+        assert "waiting: " in value.notes["flags"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waited for a core")
+def test_a_table_made_under_stress_is_the_quiet_one_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stress leaves undone is done when it is over, and then agrees with quiet times."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # wait for nobody else's measurements
+    networks = list(SPACE.enumerate())
+    with mn.Study(tmp_path / "stressed.study", SPACE) as study:
+        with stress():
+            report = mn.evaluate(study, networks, evaluator())
+        assert len(report.failures) + report.done == len(networks)
+        for failure in report.failures:
+            assert "stayed noisy in 2 attempts" in failure.error
+        if not report.done:
+            with pytest.raises(InvalidInputError):
+                mn.fit(study)
+        patience = time.monotonic() + 10
+        while report.failures and time.monotonic() < patience:
+            report = mn.evaluate(study, networks, evaluator())
+        if report.failures:
+            pytest.skip("this machine is busy with other things")
+        with mn.Study(tmp_path / "quiet.study", SPACE) as calm:
+            if mn.evaluate(calm, networks, evaluator()).failures:
+                pytest.skip("this machine is busy with other things")
+            quiet = mn.fit(calm).predict(networks, "latency_ms")
+        stressed = mn.fit(study).predict(networks, "latency_ms")
+        assert stressed == pytest.approx(quiet, rel=0.05)
