@@ -57,6 +57,13 @@ def test_the_pool_has_the_threads_of_the_engine() -> None:
         assert portable_lib._threadpool_get_thread_count() == threads
 
 
+def test_the_pool_of_prepared_models_stays() -> None:
+    run = ExecutorchEngine(threads=1).prepare(linear(1))
+    with pytest.raises(InvalidInputError, match="1 prepared models use it with 1, but got 2"):
+        ExecutorchEngine(threads=2).prepare(linear(1))
+    run()
+
+
 def test_other_precisions_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="executorch runs in fp32 here, but got 'fp16'"):
         ExecutorchEngine(precision="fp16")

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from weakref import WeakSet
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from executorch.extension.pybindings import portable_lib
-from executorch.runtime import Runtime
+from executorch.runtime import Program, Runtime
 
 from mathnas.devices.common import check_threads_and_batch
 from mathnas.devices.torch import ModuleModel
@@ -29,8 +30,8 @@ class ExecutorchEngine:
     Lowering a network takes some tens of seconds, so tables of many networks take long.
 
     Args:
-        threads: of XNNPACK's pool. It is one pool for the whole process, and is set to this number
-            when a model is prepared: do not mix engines of different numbers in one run.
+        threads: of XNNPACK's pool. It is one pool for the whole process, which can be replaced by
+            another only while no prepared model uses it.
         batch: inputs in one run.
 
     Raises:
@@ -60,19 +61,45 @@ class ExecutorchEngine:
         """The module lowered to XNNPACK, loaded, with its inputs.
 
         Raises:
-            InvalidInputError: the model does not fit; see `ModuleModel.check`.
+            InvalidInputError: the model does not fit (see `ModuleModel.check`), or prepared models
+                with another number of threads are still there.
         """
         model.check(self.batch)
         inputs = (model.example.contiguous(),)
         program = _lowered(model.module, inputs)
-        portable_lib._unsafe_reset_threadpool(self.threads)
-        method = Runtime.get().load_program(program).load_method("forward")
-        assert method is not None
-
-        def run() -> object:
-            return method.execute(inputs)
-
+        _set_pool(self.threads)
+        run = _Run(Runtime.get().load_program(program), inputs)
+        _PREPARED.add(run)
         return run
+
+
+class _Run:
+    """A loaded program with its inputs."""
+
+    def __init__(self, program: Program, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.program = program  # its bytes must outlive the method
+        self.method = program.load_method("forward")
+        self.inputs = inputs
+
+    def __call__(self) -> object:
+        return self.method.execute(self.inputs)
+
+
+# each points into the pool that was there when it was loaded, and crashes when that is gone
+_PREPARED: WeakSet[_Run] = WeakSet()
+
+
+def _set_pool(threads: int) -> None:
+    count = portable_lib._threadpool_get_thread_count()
+    if count == threads:
+        return
+    if _PREPARED:
+        raise InvalidInputError(
+            f"executorch has one pool of threads in a process, and {len(_PREPARED)} prepared "
+            f"models use it with {count}, but got {threads}: let go of them first, or use another "
+            "process."
+        )
+    portable_lib._unsafe_reset_threadpool(threads)
 
 
 def _lowered(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> bytes:
