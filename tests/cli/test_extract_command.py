@@ -296,15 +296,30 @@ def test_latency_in_a_study_of_its_own_or_beside_accuracy(run: Run) -> None:
     nodes = (DigitsNode(4, 1, (None, MBConvChoice(3, 1))), DigitsNode(6, 2, (MBConvChoice(3, 1),)))
     save_supernet("tiny.safetensors", DigitsNet(DigitsConfig(stem=4, nodes=nodes, head=8)))
     command = ("evaluate", "tiny.study", "--sampling", "full", "--json")
-    report = json_of(run(*command, "--evaluator", "latency:tiny.safetensors,batch=2,rounds=2"))
+    options = "batch=2,rounds=2,attempts=1,accept_noise=true"  # the machine may be busy
+    report = json_of(run(*command, "--evaluator", f"latency:tiny.safetensors,{options}"))
     assert report["done"] == 2
     # the same blocks need no weights, and are already there
-    again = json_of(run(*command, "--evaluator", "latency,batch=2,rounds=2"))
+    again = json_of(run(*command, "--evaluator", f"latency,{options}"))
     assert (again["done"], again["already"]) == (0, 2)
     with mn.Study("tiny.study", read_only=True) as study:
         conditions = study.measurements("latency_ms").conditions
         assert (conditions["engine"], conditions["batch"]) == ("onnxruntime", "2")
         assert conditions["resolution"] == "8"
+        assert conditions["noise"] == "accepted"
+
+
+def test_latency_on_another_engine_with_further_statistics(run: Run, supernet: str) -> None:
+    spec = f"latency:{supernet},engine=torch,precision=bf16,rounds=2,statistics=median+cpu"
+    command = ("evaluate", "torch.study", "--network", SMALL, "--json", "--evaluator")
+    report = json_of(run(*command, f"{spec},reference=true,attempts=1,accept_noise=true"))
+    assert report["done"] == 1
+    with mn.Study("torch.study", read_only=True) as study:
+        conditions = study.measurements("latency_ms").conditions
+        assert (conditions["engine"], conditions["precision"]) == ("torch", "bf16")
+        assert conditions["memory_format"] == "channels_last"
+        for metric in ("latency_ms", "latency_ms_median", "latency_ms_cpu"):
+            assert study.measurements(metric).values[0] > 0
 
 
 @pytest.mark.parametrize(
@@ -318,6 +333,10 @@ def test_latency_in_a_study_of_its_own_or_beside_accuracy(run: Run) -> None:
         ("supernet:supernet.safetensors,loss=yes", "loss is true or false"),
         ("latency", "add --space, or write latency:FILE"),
         ("latency,batch=0", "batch is at least 1"),
+        ("latency,engine=tflite", "engines are onnxruntime, torch, "),
+        ("latency,engine=executorch,precision=int8", "executorch computes in fp32 here"),
+        ("latency,accept_noise=maybe", "accept_noise is true or false, but got 'maybe'"),
+        ("latency:supernet.safetensors,engine=torch,statistics=mean", "median, min, cpu, each"),
     ],
 )
 def test_evaluators_that_are_none(run: Run, supernet: str, spec: str, message: str) -> None:
@@ -326,16 +345,17 @@ def test_evaluators_that_are_none(run: Run, supernet: str, spec: str, message: s
     assert message in err
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "executorch"])
 def test_missing_packages_are_named_with_their_extra(
-    run: Run, supernet: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, supernet: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "mathnas.devices.onnxruntime", raising=False)
-    code, _, err = run("evaluate", "my.study", "--evaluator", "latency:supernet.safetensors")
+    monkeypatch.setitem(sys.modules, engine, None)
+    code, _, err = run("evaluate", "my.study", "--evaluator", f"latency:{supernet},engine={engine}")
     assert code == 1
-    assert "latency needs onnxruntime: pip install 'mathnas[onnx]'" in err
+    extra = "onnx" if engine == "onnxruntime" else engine
+    assert f"the engine {engine} needs {engine}: pip install 'mathnas[{extra}]'" in err
 
 
 def test_recalibration_is_that_of_the_training_images(run: Run, place: Path) -> None:
