@@ -27,6 +27,18 @@ class EvaluationError(MathNASError):
     """An evaluator cannot be run as asked: it cannot be pickled, or its workers die."""
 
 
+class MeterError(MathNASError):
+    """An energy meter cannot measure: its sensor went away or says what cannot be."""
+
+
+class MeterAbsentError(MeterError):
+    """This machine does not show the sensor; the message says where it was looked for."""
+
+
+class MeterPermissionError(MeterError):
+    """The sensor may not be read; the message says by what path, and which command grants it."""
+
+
 class VerificationError(MathNASError):
     """Two solvers contradict each other on one program: one of them is wrong, so neither answer is
     given."""

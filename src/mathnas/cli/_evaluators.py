@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mathnas import datasets, spaces
+from mathnas.cli._energy import energy_evaluator
 from mathnas.cli._latency import latency_evaluator
 from mathnas.cli._objects import load_object
 from mathnas.cli._options import restored_space
@@ -31,8 +32,9 @@ def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]
     Args:
         text: ``data:NAME[:ARGUMENT]`` (public measurements), ``table:FILE.csv`` (your own table),
             ``supernet:FILE,...`` (accuracy of a trained supernet's networks),
-            ``latency[:FILE],...`` (their latency here), or ``MODULE:OBJECT`` (an `Evaluator`, or a
-            function without arguments that makes one).
+            ``latency[:FILE],...`` (their latency here), ``energy[:FILE],meter=NAME,...`` (their
+            energy here), or ``MODULE:OBJECT`` (an `Evaluator`, or a function without arguments that
+            makes one).
         space: of the study, where it is known; a table file needs it.
         metrics: which metrics to keep; all where empty.
 
@@ -56,11 +58,13 @@ def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]
         evaluator = accuracy_evaluator(rest, space, with_loss="loss" in metrics)
     elif kind.partition(",")[0] == "latency":
         evaluator = latency_evaluator(text.removeprefix("latency").removeprefix(":"), space)
+    elif kind.partition(",")[0] == "energy":
+        evaluator = energy_evaluator(text.removeprefix("energy").removeprefix(":"), space)
     elif rest:
         evaluator = load_object(kind, rest, "evaluator", ("evaluate", "metrics"))
     else:
         raise InvalidInputError(
-            f"an evaluator is written data:NAME, table:FILE.csv, supernet:FILE, latency or "
+            f"an evaluator is written data:NAME, table:FILE.csv, supernet:FILE, latency, energy or "
             f"MODULE:OBJECT, but got {text!r}."
         )
     return _only(evaluator, metrics)

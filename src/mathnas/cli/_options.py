@@ -44,7 +44,9 @@ EvaluatorSpec = Annotated[
         "loss=true,threads=N,together=N,memory=BYTES], "
         "latency[:FILE.safetensors][,engine=onnxruntime|torch|torch-compile|torch-cuda|openvino|"
         "executorch,precision=fp32|bf16|fp16,batch=N,resolution=R,threads=N,rounds=N,together=N,"
-        "statistics=median+min+cpu,reference=true,attempts=N,accept_noise=true], or MODULE:OBJECT.",
+        "statistics=median+min+cpu,reference=true,attempts=N,accept_noise=true], "
+        "energy[:FILE.safetensors][,meter=NAME,window=SECONDS,rounds=N, and as latency], "
+        "or MODULE:OBJECT.",
     ),
 ]
 SpaceSpec = Annotated[

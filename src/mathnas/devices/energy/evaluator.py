@@ -1,0 +1,151 @@
+"""Energy of networks on the engine that will serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic
+
+from mathnas.devices.common import Engine, LatencyEvaluator, ModelT
+from mathnas.devices.energy.meter import Meter
+from mathnas.devices.energy.stated import StatedPower
+from mathnas.devices.energy.windows import EnergySettings, energy_in_turns
+from mathnas.devices.host import Device, this_device
+from mathnas.errors import InvalidInputError
+from mathnas.evaluation import Evaluator, Measurement
+from mathnas.metrics import metric_named
+from mathnas.space import Network
+
+
+class EnergyEvaluator(Evaluator, Generic[ModelT]):
+    """Measured millijoules of one batch on an engine, above the idle power (``energy_mj``).
+
+    Networks that are evaluated together are measured in turns (see
+    `mathnas.devices.energy.windows`) and share the idle windows between the rounds.
+
+    Args:
+        models: a network to the form that the engine reads.
+        engine: what runs it.
+        meter: what is read; see `mathnas.devices.energy.meter_named`.
+        device: by default this machine.
+        settings: how to measure.
+        batch_size: networks that are measured in turns.
+
+    Example:
+        >>> import time
+        >>> from mathnas.devices.energy import Channel, MeterKind
+        >>> class Sleeper:
+        ...     name, version, threads, precision, batch = "sleep", "1", 1, "none", 1
+        ...     def prepare(self, model):
+        ...         return lambda: time.sleep(0.001)
+        >>> class Rising:
+        ...     name, kind, covers, interval_s, resolution = "r", MeterKind.COUNTER, "it", 0.001, 1
+        ...     channels, start = (Channel("c"),), time.monotonic()
+        ...     def read(self):
+        ...         return (5.0 * (time.monotonic() - self.start) ** 2,)
+        >>> short = EnergySettings(rounds=1, window_s=0.05)
+        >>> evaluator = EnergyEvaluator(lambda network: None, Sleeper(), Rising(), settings=short)
+        >>> evaluator.conditions["energy"]
+        'measured, idle power subtracted'
+    """
+
+    exclusive = True
+
+    def __init__(
+        self,
+        models: Callable[[Network], ModelT],
+        engine: Engine[ModelT],
+        meter: Meter,
+        *,
+        device: Device | None = None,
+        settings: EnergySettings | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise InvalidInputError(f"batch_size is at least 1, but got {batch_size}.")
+        if isinstance(meter, StatedPower):
+            raise InvalidInputError(
+                "EnergyEvaluator measures, and a stated power is no measurement: give it to "
+                "StatedEnergyEvaluator, which says so in everything that it returns."
+            )
+        self.models = models
+        self.engine = engine
+        self.meter = meter
+        self.device = device or this_device()
+        self.settings = settings or EnergySettings()
+        self.batch_size = batch_size
+        self.metrics = (metric_named("energy_mj"),)
+        self.threads = engine.threads
+        self.conditions = {
+            "device": self.device.name,
+            "engine": engine.name,
+            "engine_version": engine.version,
+            "threads": str(engine.threads),
+            "precision": engine.precision,
+            "batch": str(engine.batch),
+            "energy": "measured, idle power subtracted",
+            "meter": meter.name,
+            "covers": meter.covers,
+            "statistic": f"median of {self.settings.rounds} windows of "
+            f"{self.settings.length_s(meter):g} s",
+        }
+
+    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
+        return self.evaluate_batch([network], [seed])[0]
+
+    def evaluate_batch(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Sequence[Mapping[str, Measurement | float]]:
+        calls = [self.engine.prepare(self.models(network)) for network in networks]
+        return [
+            {"energy_mj": energy} for energy in energy_in_turns(calls, self.meter, self.settings)
+        ]
+
+
+class StatedEnergyEvaluator(Evaluator, Generic[ModelT]):
+    """Estimated millijoules: a stated power times the measured latency (``energy_mj_stated``).
+
+    The metric has a name of its own, so that no table shows it as measured energy.
+
+    Args:
+        latency: what measures the latency.
+        power: what is drawn while a network runs.
+    """
+
+    exclusive = True
+
+    def __init__(self, latency: LatencyEvaluator[ModelT], power: StatedPower) -> None:
+        self.latency = latency
+        self.models = latency.models
+        self.power = power
+        self.batch_size = latency.batch_size
+        self.threads = latency.threads
+        self.metrics = (metric_named("energy_mj_stated"),)
+        self.conditions = {
+            **latency.conditions,
+            "energy": power.label,
+            "energy_source": power.source,
+        }
+
+    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
+        return self.evaluate_batch([network], [seed])[0]
+
+    def evaluate_batch(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Sequence[Mapping[str, Measurement | float]]:
+        found = self.latency.evaluate_batch(networks, seeds)
+        return [{"energy_mj_stated": self._estimate(row["latency_ms"])} for row in found]
+
+    def _estimate(self, latency: Measurement | float) -> Measurement:
+        """Watts times milliseconds are millijoules."""
+        known = latency if isinstance(latency, Measurement) else Measurement(latency)
+        return Measurement(
+            self.power.watts * known.value,
+            spread=None if known.spread is None else self.power.watts * known.spread,
+            repeats=known.repeats,
+            notes={
+                **known.notes,
+                "energy": f"{self.power.label}, not measured",
+                "energy_source": self.power.source,
+                "latency_ms": f"{known.value:.6g}",
+            },
+        )
