@@ -37,7 +37,10 @@ def energy_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
         )
     if isinstance(meter, StatedPower) and "rounds" in own:
         others += f",rounds={own['rounds']}"
-    latency = latency_evaluator(others, space)
+    try:
+        latency = latency_evaluator(others, space)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"energy runs networks as latency does, and {error}") from error
     from mathnas.devices.common import LatencyEvaluator
     from mathnas.devices.energy.evaluator import EnergyEvaluator, StatedEnergyEvaluator
     from mathnas.devices.energy.windows import EnergySettings

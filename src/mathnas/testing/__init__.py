@@ -1,8 +1,8 @@
 """Contracts of the extension points, as test classes to inherit: needs pytest.
 
-A space, evaluator, solver or method of your own keeps the contract if a subclass of the class here
-passes. ``docs/extending.md`` and ``docs/baselines.md`` show one of each. The contract of supernets
-needs torch too, so it is imported by itself: ``mathnas.testing.supernets``.
+A space, evaluator, solver, meter or method of your own keeps the contract if a subclass of the
+class here passes. ``docs/extending.md`` and ``docs/baselines.md`` show one of each. The contract of
+supernets needs torch too, so it is imported by itself: ``mathnas.testing.supernets``.
 """
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 pytest.register_assert_rewrite(
     "mathnas.testing.engines",
     "mathnas.testing.evaluators",
+    "mathnas.testing.meters",
     "mathnas.testing.methods",
     "mathnas.testing.solvers",
     "mathnas.testing.spaces",
@@ -19,6 +20,7 @@ pytest.register_assert_rewrite(
 
 from mathnas.testing.engines import EngineContract  # noqa: E402
 from mathnas.testing.evaluators import EvaluatorContract  # noqa: E402
+from mathnas.testing.meters import MeterContract  # noqa: E402
 from mathnas.testing.methods import MethodContract  # noqa: E402
 from mathnas.testing.programs import best_by_brute_force, random_program  # noqa: E402
 from mathnas.testing.solvers import SolverContract  # noqa: E402
@@ -27,6 +29,7 @@ from mathnas.testing.spaces import SpaceContract  # noqa: E402
 __all__ = [
     "EngineContract",
     "EvaluatorContract",
+    "MeterContract",
     "MethodContract",
     "SolverContract",
     "SpaceContract",

@@ -13,6 +13,7 @@ from mathnas.devices.energy._commands import Runner, run_command
 from mathnas.devices.energy.battery import BatteryMeter
 from mathnas.devices.energy.hwmon import HwmonMeter, hwmon_choices
 from mathnas.devices.energy.jetson import JetsonMeter
+from mathnas.devices.energy.log import EnergyLog
 from mathnas.devices.energy.meter import Meter, MeterKind
 from mathnas.devices.energy.perf import OpenEvent, PerfMeter, open_event, perf_events
 from mathnas.devices.energy.rapl import RaplMeter
@@ -188,6 +189,26 @@ def meter_named(
             "`mathnas show-env` for those of this machine."
         )
     return _counting(_INTERFACES[name].make(machine, choice))
+
+
+METER_NAMES = ("auto", *_INTERFACES)
+"""What a meter's name starts with, up to its first colon."""
+
+
+def energy_log(text: str, root: Path = Path("/")) -> EnergyLog:
+    """A log, not started, of the meter that a text names: for the energy that a run costs.
+
+    Raises:
+        InvalidInputError: the text names none, or only states a power.
+        MeterError, MissingExtraError: as `meter_named`.
+    """
+    meter = meter_named(text, root)
+    if isinstance(meter, StatedPower):
+        raise InvalidInputError(
+            f"the energy of a run is measured, and {text!r} is no meter: name one of "
+            f"{', '.join(METER_NAMES)}, or leave the energy out."
+        )
+    return EnergyLog(meter)
 
 
 def _automatic(machine: _Machine) -> Meter:

@@ -40,6 +40,9 @@ class EnergyLog:
         meter: what is read.
         clock: monotonic seconds.
 
+    Attributes:
+        name: of the meter and of what it covers.
+
     Example:
         >>> from mathnas.devices.energy import Channel, MeterKind
         >>> class Lamp:
@@ -56,7 +59,7 @@ class EnergyLog:
 
     def __init__(self, meter: Meter, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.meter = meter
-        self.name = meter.name
+        self.name = f"{meter.name} ({meter.covers})"
         self._clock = clock
         self._period_s = _period_s(meter)
         self._lock = threading.Lock()
@@ -77,7 +80,9 @@ class EnergyLog:
         if self._thread is not None:
             raise InvalidInputError("an EnergyLog is started once: make another one.")
         self.mark()
-        self._thread = threading.Thread(target=self._run, name=f"meter {self.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"meter {self.meter.name}", daemon=True
+        )
         self._thread.start()
 
     def joules(self) -> float:

@@ -20,8 +20,11 @@ from mathnas.devices.energy._sysfs import read_number, read_text
 from mathnas.devices.energy.meter import Channel, MeterKind
 from mathnas.errors import MeterAbsentError, MeterError, MeterPermissionError
 
-OpenEvent = Callable[[int, int, int], int]
-"""From a kind of event, an event and a processor to a file that holds the count (8 bytes)."""
+Count = Callable[[], int]
+"""What an event has counted until now; raises OSError where it is not counted any more."""
+
+OpenEvent = Callable[[int, int, int], Count]
+"""From a kind of event, an event and a processor to its count."""
 
 _COVERS = {
     "energy-pkg": "processor package",
@@ -34,7 +37,22 @@ _SYSTEM_CALL = {"x86_64": 298, "i386": 336, "i686": 336, "aarch64": 241}
 _CLOSE_ON_EXEC = 8
 
 
-def open_event(kind: int, config: int, processor: int) -> int:
+class _EventFile:
+    """A count that the kernel keeps behind an open file."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        weakref.finalize(self, os.close, file)
+
+    def __call__(self) -> int:
+        content = os.read(self._file, 8)
+        if len(content) != 8:
+            raise OSError(errno.EIO, "its processor was switched off")
+        count: int = struct.unpack("=Q", content)[0]
+        return count
+
+
+def open_event(kind: int, config: int, processor: int) -> Count:
     """Start counting an event on one processor, whoever runs there (``perf_event_open(2)``).
 
     Raises:
@@ -54,7 +72,7 @@ def open_event(kind: int, config: int, processor: int) -> int:
     if file < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-    return file
+    return _EventFile(file)
 
 
 class PerfMeter:
@@ -94,12 +112,11 @@ class PerfMeter:
         kind = read_number(home / "type")
         processors = _processors(home / "cpumask")
         self.channels = tuple(Channel(f"{event} of processor {number}") for number in processors)
-        self._files: list[int] = []
-        weakref.finalize(self, _close, self._files)
+        self._counts: list[Count] = []
         paranoid = root / "proc" / "sys" / "kernel" / "perf_event_paranoid"
         for processor in processors:
             try:
-                self._files.append(open_event(kind, config, processor))
+                self._counts.append(open_event(kind, config, processor))
             except PermissionError as error:
                 raise MeterPermissionError(
                     f"{home}/events/{event} may not be counted by this user ({paranoid} says "
@@ -114,22 +131,12 @@ class PerfMeter:
         self.read()
 
     def read(self) -> tuple[float, ...]:
-        return tuple(self._count(file) * self.resolution for file in self._files)
-
-    def _count(self, file: int) -> int:
         try:
-            content = os.read(file, 8)
+            return tuple(count() * self.resolution for count in self._counts)
         except OSError as error:
             raise MeterAbsentError(
                 f"{self.name}: the event is not counted any more: {error.strerror or error}."
             ) from error
-        if len(content) != 8:
-            raise MeterError(
-                f"{self.name}: a count has 8 bytes, but {len(content)} came: its processor was "
-                "switched off."
-            )
-        count: int = struct.unpack("=Q", content)[0]
-        return count
 
 
 def perf_events(root: Path = Path("/")) -> list[str]:
@@ -180,8 +187,3 @@ def _said(path: Path) -> str:
         return read_text(path)
     except MeterError:
         return "nothing"
-
-
-def _close(files: list[int]) -> None:
-    for file in files:
-        os.close(file)

@@ -123,7 +123,7 @@ def _busy(
     window = _window(log, settings, start)
     if window.watts == 0:
         raise MeterError(
-            f"{log.name} showed nothing but 0 for {seconds:.3g} s of work: its sensor is not "
+            f"{log.meter.name} showed nothing but 0 for {seconds:.3g} s of work: its sensor is not "
             "connected (virtual machines show such counters)."
         )
     return _Window(window.watts, window.samples, runs, seconds / runs)
@@ -153,9 +153,9 @@ def _window(log: EnergyLog, settings: EnergySettings, start: Mark) -> _Window:
     samples = end.samples - start.samples
     if log.meter.kind is MeterKind.POWER and samples < settings.readings / 2:
         raise MeterError(
-            f"{log.name} was read {samples} times in {end.time_s - start.time_s:.3g} s, but power "
-            f"changes meanwhile: {settings.readings} were due. Take longer windows, or an engine "
-            "that lets other threads run."
+            f"{log.meter.name} was read {samples} times in {end.time_s - start.time_s:.3g} s, but "
+            f"power changes meanwhile: {settings.readings} were due. Take longer windows, or an "
+            "engine that lets other threads run."
         )
     return _Window((end.joules - start.joules) / (end.time_s - start.time_s), samples)
 
