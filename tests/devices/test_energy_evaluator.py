@@ -6,9 +6,10 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from energy_cases import Board
+from energy_cases import Board, lenient
 
 import mathnas as mn
 from mathnas import Evaluator, InvalidInputError, Measurement, Network
@@ -17,6 +18,7 @@ from mathnas.devices.energy import MeterKind, StatedPower
 from mathnas.devices.energy.evaluator import EnergyEvaluator, StatedEnergyEvaluator
 from mathnas.devices.energy.windows import EnergySettings
 from mathnas.devices.host import Device
+from mathnas.devices.noise import NoiseError
 from mathnas.devices.timing import TimingSettings
 from mathnas.testing import EvaluatorContract
 
@@ -44,12 +46,18 @@ def watts(network: Network) -> float:
 
 def measured(board: Board, batch_size: int = 1) -> EnergyEvaluator[float]:
     return EnergyEvaluator(
-        watts, Engine(board), board, device=DEVICE, settings=QUICK, batch_size=batch_size
+        watts,
+        Engine(board),
+        board,
+        device=DEVICE,
+        settings=QUICK,
+        batch_size=batch_size,
+        noise=lenient(),
     )
 
 
 def stated(board: Board) -> StatedEnergyEvaluator[float]:
-    latency = LatencyEvaluator(watts, Engine(board), device=DEVICE, timing=TIMING)
+    latency = LatencyEvaluator(watts, Engine(board), device=DEVICE, timing=TIMING, noise=lenient())
     return StatedEnergyEvaluator(latency, StatedPower(5.0, "datasheet"))
 
 
@@ -144,6 +152,55 @@ def test_a_meter_that_fails_is_a_failed_evaluation(tmp_path: Path) -> None:
         }
 
 
+class Fan(Board):
+    """A board whose fan turns faster for the first `restless` rounds of its life."""
+
+    def __init__(self, restless: int) -> None:
+        super().__init__(MeterKind.COUNTER, self._watts_of_fan)
+        self.restless = restless
+        self.rounds = 0
+
+    def _watts_of_fan(self, _: float) -> float:
+        return 2.0 + 2.0 * self.rounds if self.rounds < self.restless else 2.0
+
+    def call(self, watts: float, milliseconds: float = 1.0) -> Callable[[], None]:
+        run, last = super().call(watts, milliseconds), 0.0
+
+        def counted() -> None:
+            nonlocal last
+            now = time.monotonic()
+            self.rounds += now - last > 0.05  # it was idle before
+            run()
+            last = time.monotonic()
+
+        return counted
+
+
+def fanned(board: Board, **options: Any) -> EnergyEvaluator[float]:
+    return EnergyEvaluator(
+        watts, Engine(board), board, settings=QUICK, noise=lenient(attempts=2), **options
+    )
+
+
+def test_what_was_disturbed_is_measured_again() -> None:
+    (energy,) = fanned(Fan(restless=3)).evaluate((1,)).values()
+    assert isinstance(energy, Measurement)
+    assert energy.notes["attempts"] == "2"
+    assert "flags" not in energy.notes
+    assert energy.value == pytest.approx(5.0 * float(energy.notes["run_ms"]), rel=0.2)
+
+
+def test_what_stays_disturbed_is_refused_or_accepted() -> None:
+    with pytest.raises(NoiseError, match=r"that of 1 stayed noisy in 2 attempts \(idle: the idle"):
+        fanned(Fan(restless=99)).evaluate((1,))
+    evaluator = fanned(Fan(restless=99), accept_noise=True)
+    (energy,) = evaluator.evaluate((1,)).values()
+    assert isinstance(energy, Measurement)
+    assert "idle: the idle power moved by" in energy.notes["flags"]
+    assert evaluator.conditions["noise"] == "accepted"
+    assert "noise" not in fanned(Board()).conditions
+
+
 def test_a_batch_of_none_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="batch_size is at least 1, but got 0"):
         measured(Board(), 0)
@@ -179,7 +236,11 @@ def test_energy_on_the_engine_that_serves_networks() -> None:
 
     settings = EnergySettings(rounds=3, window_s=0.1)
     evaluator = EnergyEvaluator(
-        graph, OnnxRuntimeEngine(), Processor(MeterKind.COUNTER), settings=settings, batch_size=2
+        graph,
+        OnnxRuntimeEngine(),
+        Processor(MeterKind.COUNTER),
+        settings=settings,
+        noise=lenient(),
     )
     short, long = (row["energy_mj"] for row in evaluator.evaluate_batch([(0,), (1,)]))
     assert isinstance(short, Measurement)

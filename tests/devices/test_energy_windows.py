@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 
 import pytest
-from energy_cases import Board
+from energy_cases import Board, FakeMachine
+from energy_cases import machine as machine
 
-from mathnas import EvaluationError, InvalidInputError, Measurement
+from mathnas import EvaluationError, InvalidInputError
 from mathnas.devices.energy import MeterKind
-from mathnas.devices.energy.windows import EnergySettings, energy_in_turns
+from mathnas.devices.energy.windows import Energy, EnergySettings, energy_in_turns
 from mathnas.errors import MeterAbsentError, MeterError
 
 QUICK = EnergySettings(rounds=3, window_s=0.06, readings=10)
 
 
-def millijoules(found: Measurement, watts: float) -> float:
+def millijoules(found: Energy, watts: float) -> float:
     """What a call that draws `watts` above idle must have used, by the time that it took."""
     return watts * float(found.notes["run_ms"])
 
@@ -28,8 +29,9 @@ def test_what_is_above_idle_is_found(kind: MeterKind) -> None:
     small, large = energy_in_turns([board.call(3.0), board.call(9.0)], board, QUICK)
     assert small.value == pytest.approx(millijoules(small, 3.0), rel=0.1)
     assert large.value == pytest.approx(millijoules(large, 9.0), rel=0.1)
-    assert small.repeats == 3
-    assert small.spread is not None
+    kept = small.measurement(attempts=2)
+    assert (kept.value, kept.spread, kept.repeats) == (small.value, small.spread, 3)
+    assert kept.notes["attempts"] == "2"
 
 
 @pytest.mark.parametrize("kind", MeterKind)
@@ -44,7 +46,7 @@ def test_the_idle_power_is_subtracted_and_told(kind: MeterKind) -> None:
     assert found.notes["sensor"] == f"board, {kind.value}, a board"
     assert int(found.notes["runs"]) > 3 * 20
     assert int(found.notes["samples"]) >= (45 if kind is MeterKind.POWER else 3)
-    assert "flags" not in found.notes
+    assert "idle" not in {flag.rule for flag in found.flags}
 
 
 def test_an_idle_power_that_drifts_is_subtracted_where_it_is_and_flagged() -> None:
@@ -53,7 +55,8 @@ def test_an_idle_power_that_drifts_is_subtracted_where_it_is_and_flagged() -> No
     (found,) = energy_in_turns([board.call(5.0)], board, EnergySettings(rounds=5, window_s=0.06))
     assert found.value == pytest.approx(millijoules(found, 5.0), rel=0.15)
     assert float(found.notes["idle_after_w"]) > float(found.notes["idle_before_w"]) + 10
-    assert "the idle power moved by" in found.notes["flags"]
+    assert "idle" in {flag.rule for flag in found.flags}
+    assert "idle: the idle power moved by" in found.measurement().notes["flags"]
 
 
 def test_a_window_holds_many_runs_and_suits_the_sensor() -> None:
@@ -89,6 +92,62 @@ def test_calls_take_turns_between_idle_windows() -> None:
     assert len(rounds) >= 7, "warming up, and six rounds"
     assert all(sorted(order) == list("abc") for order in rounds[-6:]), rounds
     assert len(set(rounds[-6:])) > 1, "in another order each time"
+
+
+class Neighbour:
+    """A machine of four cores on which somebody else works while `working` says so."""
+
+    def __init__(self, machine: FakeMachine, working: Callable[[], float]) -> None:
+        self.root = machine.root
+        self._working = working
+        self._then = time.monotonic()
+        self._ticks = 0.0
+        machine.write("proc/stat", self._stat)
+        for core in range(4):
+            (machine.root / f"sys/devices/system/cpu/cpu{core}").mkdir(parents=True)
+
+    def watch(self) -> None:
+        """Account for the time since the last look."""
+        now = time.monotonic()
+        self._ticks += 100 * (now - self._then) * self._working()
+        self._then = now
+
+    def _stat(self, _: float) -> str:
+        self.watch()
+        return f"cpu0 {round(self._ticks)} 0 0 0 0 0 0 0"
+
+
+def test_a_neighbour_that_works_all_the_time_is_subtracted(machine: FakeMachine) -> None:
+    board = Board(MeterKind.COUNTER, idle=lambda _: 30.0)  # 28 of them are the neighbour's
+    neighbour = Neighbour(machine, lambda: 2.0)
+    (found,) = energy_in_turns(
+        [board.call(5.0)], board, EnergySettings(rounds=3, window_s=0.15), root=neighbour.root
+    )
+    assert found.value == pytest.approx(millijoules(found, 5.0), rel=0.1)
+    assert float(found.notes["others_cores"]) == pytest.approx(2.0, rel=0.2)
+    assert "others" not in {flag.rule for flag in found.flags}
+
+
+def test_a_neighbour_that_works_only_beside_a_network_is_flagged(machine: FakeMachine) -> None:
+    board = Board(MeterKind.COUNTER)
+    working = 0.0
+    neighbour = Neighbour(machine, lambda: working)
+    run = board.call(5.0)
+
+    def call() -> None:
+        nonlocal working
+        neighbour.watch()
+        working = 1.0
+        run()
+        neighbour.watch()
+        working = 0.0
+
+    (found,) = energy_in_turns(
+        [call], board, EnergySettings(rounds=3, window_s=0.15), root=neighbour.root
+    )
+    flags = {flag.rule: flag for flag in found.flags}
+    assert flags["others"].value > 0.5
+    assert "others: others' work changed by" in found.measurement().notes["flags"]
 
 
 def test_nothing_above_idle_is_no_measurement() -> None:

@@ -59,6 +59,7 @@ def energy_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
         device=latency.device,
         settings=settings,
         batch_size=latency.batch_size,
+        accept_noise=latency.accept_noise,
     )
     # what says which networks ran: the same words as beside their latency
     shared = {name: latency.conditions.get(name) for name in ("resolution", "torch")}

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Generic
 
-from mathnas.devices.common import Engine, LatencyEvaluator, ModelT
+from mathnas.devices.common import Engine, LatencyEvaluator, ModelT, engine_conditions
 from mathnas.devices.energy.meter import Meter
 from mathnas.devices.energy.stated import StatedPower
-from mathnas.devices.energy.windows import EnergySettings, energy_in_turns
+from mathnas.devices.energy.windows import Energy, EnergySettings, energy_in_turns
 from mathnas.devices.host import Device, this_device
+from mathnas.devices.noise import NoiseError, NoiseRule
+from mathnas.devices.repeating import until_quiet
+from mathnas.devices.state import ROOT
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import metric_named
-from mathnas.space import Network
+from mathnas.space import Network, network_text
 
 
 class EnergyEvaluator(Evaluator, Generic[ModelT]):
     """Measured millijoules of one batch on an engine, above the idle power (``energy_mj``).
 
     Networks that are evaluated together are measured in turns (see
-    `mathnas.devices.energy.windows`) and share the idle windows between the rounds.
+    `mathnas.devices.energy.windows`) and share the idle windows between the rounds. What was
+    disturbed is measured again, and refused where it stays so.
 
     Args:
         models: a network to the form that the engine reads.
@@ -29,6 +34,9 @@ class EnergyEvaluator(Evaluator, Generic[ModelT]):
         device: by default this machine.
         settings: how to measure.
         batch_size: networks that are measured in turns.
+        noise: what is too noisy, and how often it is tried again.
+        accept_noise: keep what stays noisy, with its flags; the conditions then say so.
+        root: where ``proc`` and ``sys`` are found (for tests).
 
     Example:
         >>> import time
@@ -59,6 +67,9 @@ class EnergyEvaluator(Evaluator, Generic[ModelT]):
         device: Device | None = None,
         settings: EnergySettings | None = None,
         batch_size: int = 1,
+        noise: NoiseRule | None = None,
+        accept_noise: bool = False,
+        root: Path = ROOT,
     ) -> None:
         if batch_size < 1:
             raise InvalidInputError(f"batch_size is at least 1, but got {batch_size}.")
@@ -73,21 +84,21 @@ class EnergyEvaluator(Evaluator, Generic[ModelT]):
         self.device = device or this_device()
         self.settings = settings or EnergySettings()
         self.batch_size = batch_size
+        self.noise = noise or NoiseRule()
+        self.accept_noise = accept_noise
         self.metrics = (metric_named("energy_mj"),)
         self.threads = engine.threads
         self.conditions = {
             "device": self.device.name,
-            "engine": engine.name,
-            "engine_version": engine.version,
-            "threads": str(engine.threads),
-            "precision": engine.precision,
-            "batch": str(engine.batch),
+            **engine_conditions(engine),
             "energy": "measured, idle power subtracted",
             "meter": meter.name,
             "covers": meter.covers,
             "statistic": f"median of {self.settings.rounds} windows of "
             f"{self.settings.length_s(meter):g} s",
+            **({"noise": "accepted"} if accept_noise else {}),
         }
+        self._root = root
 
     def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
         return self.evaluate_batch([network], [seed])[0]
@@ -95,10 +106,45 @@ class EnergyEvaluator(Evaluator, Generic[ModelT]):
     def evaluate_batch(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()
     ) -> Sequence[Mapping[str, Measurement | float]]:
+        found = dict(self.evaluate_each(networks, seeds))
+        return [found[place] for place in range(len(networks))]
+
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Mapping[str, Measurement | float]]]:
+        """Each network's place and energy, as soon as it can be trusted.
+
+        Raises:
+            NoiseError: some stayed noisy, after all others have come.
+        """
         calls = [self.engine.prepare(self.models(network)) for network in networks]
-        return [
-            {"energy_mj": energy} for energy in energy_in_turns(calls, self.meter, self.settings)
-        ]
+
+        def measure(places: Sequence[int]) -> list[Energy]:
+            return energy_in_turns(
+                [calls[place] for place in places],
+                self.meter,
+                self.settings,
+                rule=self.noise,
+                threads=self.engine.threads,
+                root=self._root,
+            )
+
+        refused: list[tuple[int, Energy]] = []
+        for place, found, attempts in until_quiet(len(calls), measure, self.noise):
+            if found.flags and not self.accept_noise:
+                refused.append((place, found))
+            else:
+                yield place, {"energy_mj": found.measurement(attempts)}
+        if refused:
+            place, found = refused[0]
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            raise NoiseError(
+                "an energy is kept where nothing disturbed its measurement, but that of "
+                f"{network_text(networks[place])}{more} stayed noisy in {self.noise.attempts} "
+                f"attempts ({'; '.join(map(str, found.flags))}): stop other programs or take "
+                "longer windows and run this again, which repeats only what is missing, or accept "
+                "noise (accept_noise=True, --evaluator energy,accept_noise=true)."
+            )
 
 
 class StatedEnergyEvaluator(Evaluator, Generic[ModelT]):
@@ -132,8 +178,15 @@ class StatedEnergyEvaluator(Evaluator, Generic[ModelT]):
     def evaluate_batch(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()
     ) -> Sequence[Mapping[str, Measurement | float]]:
-        found = self.latency.evaluate_batch(networks, seeds)
-        return [{"energy_mj_stated": self._estimate(row["latency_ms"])} for row in found]
+        found = dict(self.evaluate_each(networks, seeds))
+        return [found[place] for place in range(len(networks))]
+
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Mapping[str, Measurement | float]]]:
+        """Each network's place and estimate, as soon as its latency is there."""
+        for place, row in self.latency.evaluate_each(networks, seeds):
+            yield place, {"energy_mj_stated": self._estimate(row["latency_ms"])}
 
     def _estimate(self, latency: Measurement | float) -> Measurement:
         """Watts times milliseconds are millijoules."""
