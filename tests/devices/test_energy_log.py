@@ -53,15 +53,15 @@ class Trace:
 
 
 def bursts(seconds: float) -> float:
-    """Watts: a slow wave, and 6 W more for 150 of every 400 ms."""
-    return 4 + 1.5 * math.sin(2 * math.pi * seconds / 1.7) + 6 * (seconds % 0.4 < 0.15)
+    """Watts: a slow wave, and 6 W more for 149 of every 397 ms."""
+    return 4 + 1.5 * math.sin(2 * math.pi * seconds / 1.7) + 6 * (seconds % 0.397 < 0.149)
 
 
 def integral_of_bursts(seconds: float) -> float:
     """In joules, by the antiderivatives of its parts."""
     wave = 1.5 * 1.7 / (2 * math.pi) * (1 - math.cos(2 * math.pi * seconds / 1.7))
-    whole, rest = divmod(seconds, 0.4)
-    return 4 * seconds + wave + 6 * (0.15 * whole + min(rest, 0.15))
+    whole, rest = divmod(seconds, 0.397)
+    return 4 * seconds + wave + 6 * (0.149 * whole + min(rest, 0.149))
 
 
 def test_the_integral_of_the_trace_is_what_a_fine_sum_gives() -> None:
@@ -146,15 +146,13 @@ def test_counters_are_polled_before_they_start_again_twice(
 
 def test_a_counter_that_starts_again_often_is_followed_in_the_background() -> None:
     start = time.monotonic()
-    trace = Trace(
-        MeterKind.COUNTER, lambda _: (40 * (time.monotonic() - start)) % 0.5, wraps=(0.5,)
-    )
+    trace = Trace(MeterKind.COUNTER, lambda _: (5 * (time.monotonic() - start)) % 0.5, wraps=(0.5,))
     trace.interval_s = 0.002
-    begin = time.monotonic()
     with EnergyLog(trace) as log:
-        time.sleep(0.3)  # 24 times
-    seconds = time.monotonic() - begin
-    assert log.joules() == pytest.approx(40 * seconds, rel=0.05)
+        begin = time.monotonic()
+        time.sleep(0.6)  # six times
+        seconds = time.monotonic() - begin
+    assert 5 * seconds <= log.joules() < 5 * seconds + 1.5
 
 
 # ---- its life ------------------------------------------------------------------------------------
@@ -163,11 +161,14 @@ def test_a_counter_that_starts_again_often_is_followed_in_the_background() -> No
 @pytest.mark.parametrize("kind", MeterKind)
 def test_joules_can_be_read_while_a_run_goes_on(kind: MeterKind) -> None:
     log = EnergyLog(Board(kind, lambda _: 10.0))
-    begin = time.monotonic()
+    before = time.monotonic()
     log.start()
+    after = time.monotonic()
     for _ in range(3):
         time.sleep(0.05)
-        assert log.joules() == pytest.approx(10 * (time.monotonic() - begin), rel=0.05)
+        least = 10 * (time.monotonic() - after)
+        found = log.joules()
+        assert 0.99 * least <= found <= 1.01 * 10 * (time.monotonic() - before)
     log.stop()
     assert log.name == "board (a board)"
     total = log.joules()

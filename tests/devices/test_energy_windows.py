@@ -83,15 +83,15 @@ def test_calls_take_turns_between_idle_windows() -> None:
 
         return call
 
-    energy_in_turns([named(name) for name in "abc"], board, EnergySettings(6, 0.01, readings=2))
+    energy_in_turns([named(name) for name in "abc"], board, EnergySettings(4, 0.05, readings=2))
     rounds = [""]
     for (then, _), (now, name) in itertools.pairwise(seen):
-        if now - then > 0.055:  # nothing ran: a sensor settles for 50 ms, then idles for 10
+        if now - then > 0.095:  # nothing ran: a sensor settles for 50 ms, then idles for 50
             rounds.append("")
         rounds[-1] += name * (not rounds[-1].endswith(name))
-    assert len(rounds) >= 7, "warming up, and six rounds"
-    assert all(sorted(order) == list("abc") for order in rounds[-6:]), rounds
-    assert len(set(rounds[-6:])) > 1, "in another order each time"
+    assert len(rounds) >= 5, "warming up, and four rounds"
+    assert all(sorted(order) == list("abc") for order in rounds[-4:]), rounds
+    assert len(set(rounds[-4:])) > 1, "not always in the same order"
 
 
 class Neighbour:

@@ -53,7 +53,7 @@ class EnergyLog:
         >>> import time
         >>> with EnergyLog(Lamp()) as log:
         ...     time.sleep(0.05)
-        >>> 3.0 <= log.joules() < 12.0
+        >>> 3.0 <= log.joules() < 60.0
         True
     """
 
