@@ -92,6 +92,7 @@ def test_a_trace_that_is_read_irregularly_integrates_to_a_percent(seed: int) -> 
 def test_power_that_rises_evenly_is_exact_however_it_is_read() -> None:
     log = Trace(MeterKind.POWER, lambda t: 2 * t, lambda t: 1.0).log([0, 0.1, 0.15, 2.0, 3.0])
     assert log.joules() == pytest.approx(3.0**2 + 3.0)
+    assert log.longest_gap_s == pytest.approx(1.85), "from 0.15 to 2 s"
     assert log.mark().samples == 7  # and one reading each for the two lines above
 
 

@@ -42,6 +42,8 @@ class EnergyLog:
 
     Attributes:
         name: of the meter and of what it covers.
+        longest_gap_s: between two readings until now. Power in between is taken to change evenly,
+            which a process that was stopped for a while makes doubtful.
 
     Example:
         >>> from mathnas.devices.energy import Channel, MeterKind
@@ -60,6 +62,7 @@ class EnergyLog:
     def __init__(self, meter: Meter, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.meter = meter
         self.name = f"{meter.name} ({meter.covers})"
+        self.longest_gap_s = 0.0
         self._clock = clock
         self._period_s = _period_s(meter)
         self._lock = threading.Lock()
@@ -152,6 +155,7 @@ class EnergyLog:
             if self._last is not None:
                 then, old = self._last
                 self._joules += self._between(old, values, now - then)
+                self.longest_gap_s = max(self.longest_gap_s, now - then)
         except MeterError as error:
             since = "" if self._last is None else f" ({self._joules:.6g} J had been counted)"
             self._failure = type(error)(f"{error}{since}")
