@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mathnas.cli._extras import needing
 from mathnas.cli._supernets import (
     OptionKinds,
@@ -15,7 +17,6 @@ from mathnas.devices.engines import engine_named, models_for
 from mathnas.devices.noise import NoiseRule
 from mathnas.devices.timing import TimingSettings
 from mathnas.errors import InvalidInputError
-from mathnas.evaluation import Evaluator
 from mathnas.grouped import GroupedSpace
 from mathnas.space import SearchSpace
 
@@ -26,7 +27,7 @@ _OPTIONS: OptionKinds = {
 }
 
 
-def latency_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
+def latency_evaluator(text: str, space: SearchSpace | None) -> LatencyEvaluator[Any]:
     """The evaluator of ``latency[:FILE][,engine=NAME,batch=1,...]``.
 
     Times do not depend on weights, so without a file a new supernet of `space` serves.

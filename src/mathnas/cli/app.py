@@ -12,6 +12,7 @@ import typer
 
 from mathnas._version import __version__
 from mathnas.cli import (
+    bundle,
     candidates,
     convert,
     costs,
@@ -21,9 +22,11 @@ from mathnas.cli import (
     evaluate,
     extract,
     fit,
+    import_,
     pareto,
     predict,
     refine,
+    run_bundle,
     search,
     show_env,
     spaces,
@@ -58,6 +61,9 @@ for module in (
     extract,
     devices,
     costs,
+    bundle,
+    run_bundle,
+    import_,
     show_env,
 ):
     module.register(app)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 import typer
 
-from mathnas import designs, runner, sampling
+from mathnas import runner, sampling
 from mathnas.cli._costs import read_meter
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
@@ -24,19 +23,17 @@ from mathnas.cli._options import (
     progress_of,
     report_dict,
 )
-from mathnas.space import SearchSpace
+from mathnas.cli._samples import (
+    Context,
+    Count,
+    Design,
+    DesignName,
+    RepeatReference,
+    Share,
+    Unpaired,
+    sample_of,
+)
 from mathnas.study import Study
-
-
-class Design(str, Enum):
-    """Which networks are evaluated."""
-
-    SINGLE = "single"
-    PARTIAL = "partial"
-    FULL = "full"
-    RANDOM = "random"
-    BALANCED = "balanced"
-    D_OPTIMAL = "d-optimal"
 
 
 def register(app: typer.Typer) -> None:
@@ -57,28 +54,16 @@ def evaluate(
     study_path: StudyPath,
     evaluator: EvaluatorSpec,
     space: SpaceSpec = None,
-    design: Annotated[Design, typer.Option("--sampling", help="The sample.")] = Design.SINGLE,
-    share: Annotated[float, typer.Option(help="Share of partial sampling.")] = 0.05,
-    unpaired: Annotated[
-        bool, typer.Option("--unpaired", help="Partial sampling of networks, not of contexts.")
-    ] = False,
-    count: Annotated[
-        int, typer.Option(help="Networks of random, balanced or d-optimal sampling.")
-    ] = 100,
-    context: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NETWORK",
-            help="Reference network, as 3,0,2 or block names; by default the average-FLOPs one.",
-        ),
-    ] = None,
+    design: DesignName = Design.SINGLE,
+    share: Share = 0.05,
+    unpaired: Unpaired = False,
+    count: Count = 100,
+    context: Context = None,
     network: Annotated[
         list[str] | None,
         typer.Option("--network", help="Evaluate these networks instead of a sample."),
     ] = None,
-    repeat_reference: Annotated[
-        bool, typer.Option(help="Measure the reference again with each node.")
-    ] = False,
+    repeat_reference: RepeatReference = False,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Keep only these metrics.")
     ] = None,
@@ -97,9 +82,15 @@ def evaluate(
         if network:
             networks = [study.space.parse(text) for text in network]
         else:
-            base = None if context is None else study.space.parse(context)
-            networks = _sample(
-                study.space, design, base, share, unpaired, count, repeat_reference, seed
+            networks = sample_of(
+                study.space,
+                design,
+                share=share,
+                unpaired=unpaired,
+                count=count,
+                context=context,
+                repeat_reference=repeat_reference,
+                seed=seed,
             )
         with (
             kept_when_stopped(study, study_path),
@@ -126,26 +117,3 @@ def evaluate(
         typer.echo(str(report))
     if report.failures:
         raise typer.Exit(1)
-
-
-def _sample(
-    space: SearchSpace,
-    design: Design,
-    base: tuple[int, ...] | None,
-    share: float,
-    unpaired: bool,
-    count: int,
-    repeat_reference: bool,
-    seed: int,
-) -> sampling.Sample:
-    if design is Design.SINGLE:
-        return sampling.single_sampling(space, base, repeat_reference=repeat_reference)
-    if design is Design.PARTIAL:
-        form: sampling.Form = "unpaired" if unpaired else "paired"
-        return sampling.partial_sampling(space, share, form=form, seed=seed, reference=base)
-    if design is Design.FULL:
-        return sampling.full_sampling(space, base)
-    if design is Design.RANDOM:
-        return sampling.random_sampling(space, count, seed=seed)
-    make = designs.balanced_sampling if design is Design.BALANCED else designs.d_optimal_sampling
-    return make(space, count, seed=seed)

@@ -14,14 +14,7 @@ from mathnas._version import __version__
 from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ChosenImages, ImageChoice, choose_images
 from mathnas.cli._images import data_to_train_on as training_images
-from mathnas.cli._options import (
-    AsJson,
-    is_study,
-    print_json,
-    progress_of,
-    read_study,
-    read_table,
-)
+from mathnas.cli._options import AsJson, is_study, print_json, progress_of, read_study, read_table
 from mathnas.cli._supernets import SUPERNET_CONDITION, SupernetFile, identity, seen_as
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Measurement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -43,14 +44,18 @@ class OnnxRuntimeEngine:
     def version(self) -> str:
         return str(onnxruntime.__version__)
 
-    def prepare(self, model: bytes) -> Callable[[], object]:
-        """A session for an ONNX file's content, with inputs and outputs bound.
+    def prepare(self, model: bytes | Path) -> Callable[[], object]:
+        """A session for an ONNX file or its content, with inputs and outputs bound.
+
+        A graph whose weights are in files of their own is given by its path.
 
         Raises:
             InvalidInputError: the graph does not fit: see `mathnas.devices.common.made_up_input`.
         """
         session = onnxruntime.InferenceSession(
-            model, self._options(), providers=["CPUExecutionProvider"]
+            model if isinstance(model, bytes) else str(model),
+            self._options(),
+            providers=["CPUExecutionProvider"],
         )
         binding = session.io_binding()
         for declared in session.get_inputs():
