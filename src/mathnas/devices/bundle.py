@@ -64,7 +64,8 @@ try:
 
     from mathnas.devices.bundle_runner import main
 except Exception as error:
-    sys.exit("error: the folder lib is not as it was written (%s): copy the bundle again." % error)
+    sys.stderr.write("error: the folder lib is not as it was written (%s): copy again.\\n" % error)
+    sys.exit(3)
 
 if __name__ == "__main__":
     sys.exit(main(Path(folder)))

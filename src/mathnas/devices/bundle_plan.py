@@ -42,6 +42,10 @@ _MANIFEST_FORMAT = "mathnas-bundle"
 _VERSION = 1
 
 
+class NotWholeError(FileFormatError):
+    """A bundle is not as it was written; copying it again helps."""
+
+
 @dataclass(frozen=True)
 class BundlePlan:
     """What a bundle measures, and how.
@@ -195,11 +199,14 @@ class Manifest:
         """Read a bundle's manifest.
 
         Raises:
-            FileFormatError: it is missing, damaged, foreign, newer, was edited, or names a path
+            NotWholeError: it is missing, damaged, foreign, newer, was edited, or names a path
                 outside of the bundle.
         """
         path = folder / MANIFEST
-        record = read_json(path, _MANIFEST_FORMAT, _VERSION)
+        try:
+            record = read_json(path, _MANIFEST_FORMAT, _VERSION)
+        except FileFormatError as error:
+            raise NotWholeError(str(error)) from error
         record.only("format", "version", "digest", "files")
         files = {}
         for where, entry in record.items("files"):
@@ -209,14 +216,14 @@ class Manifest:
             parts = PurePosixPath(name).parts
             inside = parts and ".." not in parts and not name.startswith("/")
             if not inside or "\\" in name or ":" in name or name in files:
-                raise FileFormatError(
+                raise NotWholeError(
                     f"{where}: a manifest names files inside its folder, each once, but got "
                     f"{shown(name)}."
                 )
             files[name] = (item.get("bytes", int), item.get("sha256", str))
         manifest = cls(files)
         if manifest.digest != record.get("digest", str):
-            raise FileFormatError(
+            raise NotWholeError(
                 f"{path} was changed since the bundle was made: what it lists does not have the "
                 "digest that it states. Copy the bundle again."
             )
@@ -242,28 +249,28 @@ class Manifest:
         """Compare the files of a folder with the manifest.
 
         Raises:
-            FileFormatError: one is missing, was changed, is a link, or code is there that the
+            NotWholeError: one is missing, was changed, is a link, or code is there that the
                 manifest does not list; the message names it.
         """
         for name, (size, sha256) in self.files.items():
             path = folder / name
             again = "Copy the bundle again."
             if path.is_symlink() or not path.is_file():
-                raise FileFormatError(f"{path} is listed in the manifest, but not there. {again}")
+                raise NotWholeError(f"{path} is listed in the manifest, but not there. {again}")
             found = path.stat().st_size
             if found != size:
-                raise FileFormatError(
+                raise NotWholeError(
                     f"{path} was changed since the bundle was made: it has {found} bytes instead "
                     f"of {size}. {again}"
                 )
             if file_sha256(path) != sha256:
-                raise FileFormatError(
+                raise NotWholeError(
                     f"{path} was changed since the bundle was made: its SHA-256 is not the one in "
                     f"the manifest. {again}"
                 )
         for path in sorted((folder / LIBRARY).rglob("*.py")):
             if path.relative_to(folder).as_posix() not in self.files:
-                raise FileFormatError(
+                raise NotWholeError(
                     f"{path} is code that the manifest does not list, so nothing is run: remove "
                     "it, or copy the bundle again."
                 )

@@ -21,7 +21,7 @@ from mathnas._interrupts import Interrupts
 from mathnas._progress import progress_bar
 from mathnas._version import __version__
 from mathnas._workers import Failed, Task, run_here
-from mathnas.devices.bundle_plan import RESULTS, BundlePlan, read_bundle
+from mathnas.devices.bundle_plan import RESULTS, BundlePlan, NotWholeError, read_bundle
 from mathnas.devices.bundle_results import Measured, NotMeasured, ResultsFile, Run
 from mathnas.devices.common import LatencyEvaluator
 from mathnas.devices.host import Device, this_device
@@ -31,6 +31,7 @@ from mathnas.evaluation import Evaluator
 from mathnas.metrics import metric_named
 from mathnas.space import Network, network_text
 
+NOT_WHOLE = 3  # exit code; run.py has it too
 _LOCK_SECONDS = 24 * 3600.0
 
 
@@ -133,7 +134,8 @@ def check_bundle(folder: Path, *, threads: int | None = None, name: str | None =
 def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
     """What ``run.py`` does; returns the exit code.
 
-    0: all is measured. 1: an error, or some measurements failed. 130: stopped.
+    0: all is measured. 1: an error, or some measurements failed. 3: the bundle is not as it was
+    written. 130: stopped.
     """
     parser = argparse.ArgumentParser(
         prog="run.py",
@@ -162,7 +164,7 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
         return 1 if failed else 0
     except MathNASError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return NOT_WHOLE if isinstance(error, NotWholeError) else 1
     except KeyboardInterrupt:
         print(
             f"stopped. What was measured is in {path}; the same command goes on from there.",

@@ -24,6 +24,7 @@ from pathlib import Path
 from mathnas._files import replacing
 from mathnas.devices.bundle_plan import MANIFEST, RESULTS, RUNNER, Manifest, read_bundle
 from mathnas.devices.bundle_results import read_results
+from mathnas.devices.bundle_runner import NOT_WHOLE
 from mathnas.errors import EvaluationError, InvalidInputError, MissingExtraError
 
 _LOST = 255  # ssh's own exit code: not reached, not let in, or the connection broke
@@ -36,13 +37,11 @@ _HOST = re.compile(
 _LOOK = """
 import os, sys
 print("python", ".".join(map(str, sys.version_info[:3])))
+import importlib.util
 for name in ("numpy", "onnxruntime"):
-    try:
-        __import__(name)
-    except ImportError:
+    if importlib.util.find_spec(name) is None:
         print("missing", name)
-folder = sys.argv[1]
-if os.path.exists(os.path.join(folder, "run.py")):
+if os.path.exists(os.path.join(sys.argv[1], sys.argv[2])):
     print("bundle")
 """
 _UNPACK = (
@@ -155,7 +154,7 @@ def run_over_ssh(
     home = f"{machine.path.rstrip('/')}/" if machine.path else ""
     there = _There(
         machine,
-        _Connection(machine, options, say or _to_stderr),
+        _Connection(machine, options, _to_stderr if say is None else say),
         python,
         f"{home}mathnas-bundle-{digest[:12]}",
     )
@@ -164,9 +163,12 @@ def run_over_ssh(
     while True:
         before = place.stat().st_size if place.is_file() else 0
         try:
-            there.prepare(folder, place)
+            if not there.look():
+                there.copy(folder, place)
             try:
-                there.measure(arguments)
+                if not there.measure(arguments):
+                    there.copy(folder, place)
+                    there.measure(arguments)
             except BaseException:
                 # in vain where nothing is reached; then what went wrong before is said
                 with contextlib.suppress(_LostError):
@@ -307,10 +309,14 @@ class _There:
     def say(self) -> Callable[[str], None]:
         return self.connection.say
 
-    def prepare(self, bundle: Path, results: Path) -> None:
-        """See what is there, and copy the bundle where it is missing or not whole."""
+    def look(self) -> bool:
+        """Whether a bundle is there.
+
+        Raises:
+            MissingExtraError: what it needs is not.
+        """
         code, written, lines = self.connection.run(
-            f"{self.python} - {shlex.quote(self.folder)}", feed=_text(_LOOK)
+            f"{self.python} - {shlex.quote(self.folder)} {MANIFEST}", feed=_text(_LOOK)
         )
         found = [line.split() for line in written.decode(errors="replace").splitlines()]
         missing = [words[1] for words in found if words[:1] == ["missing"]]
@@ -332,8 +338,10 @@ class _There:
                 f"    {self.python} -m pip install {' '.join(missing)}\n"
                 "on it, or name a Python that has them with --python."
             )
-        if ["bundle"] in found and self._is_whole():
-            return
+        return ["bundle"] in found
+
+    def copy(self, bundle: Path, results: Path) -> None:
+        """Copy a bundle there, and results that were fetched before, in case they are gone."""
         self.say(f"copying {bundle} to {self.machine} ...")
         code, _, lines = self.connection.run(
             f"{self.python} -c {shlex.quote(_UNPACK)} {shlex.quote(self.folder)} {RESULTS}",
@@ -345,20 +353,23 @@ class _There:
                 f"{_last(lines, f'exit code {code}')}."
             )
 
-    def measure(self, arguments: Sequence[str]) -> None:
-        """Run the bundle.
+    def measure(self, arguments: Sequence[str]) -> bool:
+        """Run the bundle; False where it is not whole there.
 
         Raises:
             EvaluationError: the runner failed.
         """
-        given = "".join(f" {shlex.quote(argument)}" for argument in arguments)
-        code, _, lines = self.connection.run(self._runner(given))
+        command = f"cd {shlex.quote(self.folder)} && {self.python} {RUNNER}"
+        code, _, lines = self.connection.run(" ".join([command, *map(shlex.quote, arguments)]))
+        if code == NOT_WHOLE:
+            return False
         if code:
             raise EvaluationError(
                 f"the runner on {self.machine} ended with {code} "
                 f"({_last(lines, 'it said nothing')}). What was measured is fetched; the same "
                 "command goes on from there."
             )
+        return True
 
     def fetch(self, results: Path, digest: str) -> None:
         """Bring the results here.
@@ -387,21 +398,14 @@ class _There:
             temporary.write_bytes(content)
         read_results(results, digest)
 
-    def _is_whole(self) -> bool:
-        code, _, _ = self.connection.run(f"{self._runner(' --check')} > /dev/null 2>&1")
-        return code == 0
-
-    def _runner(self, arguments: str) -> str:
-        return f"cd {shlex.quote(self.folder)} && {self.python} {RUNNER}{arguments}"
-
 
 def _pack(bundle: Path, results: Path, stream: io.BufferedIOBase) -> None:
-    """A tar of a bundle, and of results that were fetched before, in case they are gone there."""
+    """A tar of a bundle and of its results; the manifest comes last, so where it is all is."""
     with tarfile.open(fileobj=stream, mode="w|") as file:
-        for name in (*Manifest.load(bundle).files, MANIFEST):
-            file.add(bundle / name, name)
         if results.is_file():
             file.add(results, RESULTS)
+        for name in (*Manifest.load(bundle).files, MANIFEST):
+            file.add(bundle / name, name)
 
 
 def _text(text: str) -> Callable[[io.BufferedIOBase], None]:
