@@ -17,7 +17,6 @@ pytest.importorskip("onnxruntime")
 
 import mathnas as mn
 from mathnas.devices.energy import Channel, FoundMeters, MeterKind
-from mathnas.devices.noise import NoiseRule
 from mathnas.errors import MeterPermissionError
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.files import save_supernet
@@ -25,8 +24,7 @@ from mathnas.nets.mbconv import MBConvChoice
 
 Run = Callable[..., tuple[int, str, str]]
 WATTS = 10.0
-_SHARES = dict.fromkeys(("waiting", "steal", "crowding", "spread", "drift", "reference"), 1e6)
-NOTHING_IS_NOISE = NoiseRule(**_SHARES, attempts=1)  # other tests may run beside these
+NOISY = "accept_noise=true,attempts=1"  # other tests may run beside these
 
 
 class ProcessorMeter:
@@ -64,8 +62,9 @@ def test_energy_of_networks_that_run_on_an_engine(
     run: Run, supernet: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mathnas.devices.energy.meter_named", lambda _: ProcessorMeter())
-    monkeypatch.setattr("mathnas.devices.energy.evaluator.NoiseRule", lambda: NOTHING_IS_NOISE)
-    spec = f"energy:{supernet},meter=made-up,batch=2,rounds=2,window=0.1"
+    spec = (
+        f"energy:{supernet},meter=made-up,batch=2,rounds=2,window=0.1,accept_noise=true,attempts=1"
+    )
     assert evaluated(run, spec)["done"] == 2
     with mn.Study("e.study", read_only=True) as study:
         found = list(study.evaluations("energy_mj"))
@@ -79,11 +78,9 @@ def test_energy_of_networks_that_run_on_an_engine(
     assert all(evaluation.measurement.repeats == 2 for evaluation in found)
 
 
-def test_a_stated_power_fills_a_metric_of_its_own(
-    run: Run, supernet: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mathnas.devices.common.NoiseRule", lambda: NOTHING_IS_NOISE)
-    assert evaluated(run, f"energy:{supernet},meter=stated:5W:datasheet,rounds=2")["done"] == 2
+def test_a_stated_power_fills_a_metric_of_its_own(run: Run, supernet: str) -> None:
+    spec = f"energy:{supernet},meter=stated:5W:datasheet,rounds=2,{NOISY}"
+    assert evaluated(run, spec)["done"] == 2
     with mn.Study("e.study", read_only=True) as study:
         assert list(study.metrics) == ["energy_mj_stated"]
         conditions = study.measurements("energy_mj_stated").conditions

@@ -37,8 +37,8 @@ from energy_cases import server as server
 from energy_cases import xavier as xavier
 
 from mathnas import InvalidInputError, MissingExtraError
+from mathnas.devices.commands import run_command
 from mathnas.devices.energy import Channel, EnergyLog, Meter, MeterKind
-from mathnas.devices.energy._commands import run_command
 from mathnas.devices.energy.battery import BatteryMeter
 from mathnas.devices.energy.hwmon import HwmonMeter
 from mathnas.devices.energy.jetson import JetsonMeter
@@ -427,7 +427,7 @@ def test_commands_are_run_and_their_failures_told(tmp_path: Path) -> None:
 
 
 def test_a_command_that_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mathnas.devices.energy._commands._LONGEST_S", 0.1)
+    monkeypatch.setattr("mathnas.devices.commands._LONGEST_S", 0.1)
     with pytest.raises(MeterError, match=r"`sleep 5` took longer than 0\.1 s"):
         run_command(["sleep", "5"])
 

@@ -11,22 +11,29 @@ import typer
 from mathnas.cli._objects import load_object
 from mathnas.cli._options import is_study
 from mathnas.costs import CostRecorder, RunMeter
+from mathnas.devices.energy import METER_NAMES, energy_log
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.study import Study
 
 
 def read_meter(text: str | None) -> RunMeter | None:
-    """The meter that ``--meter`` names: ``MODULE:OBJECT``, an object or what makes one.
+    """The meter that ``--meter`` names: one of this machine (``rapl``, see `mathnas show-env`), or
+    ``MODULE:OBJECT``, an object or what makes one.
 
     Raises:
         InvalidInputError: the text is not written like that.
         EvaluationError: the module or object cannot be loaded, or is no meter.
+        MeterError: the machine's meter is absent, may not be read, or does not count.
     """
     if text is None:
         return None
     module, _, name = text.partition(":")
+    if module in METER_NAMES:
+        return energy_log(text)
     if not name:
-        raise InvalidInputError(f"--meter is written MODULE:OBJECT, but got {text!r}.")
+        raise InvalidInputError(
+            f"--meter is one of {', '.join(METER_NAMES)}, or MODULE:OBJECT, but got {text!r}."
+        )
     found: RunMeter = load_object(module, name, "meter", ("start", "joules", "stop", "name"))
     return found
 

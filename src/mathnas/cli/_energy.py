@@ -41,11 +41,9 @@ def energy_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
         latency = latency_evaluator(others, space)
     except InvalidInputError as error:
         raise InvalidInputError(f"energy runs networks as latency does, and {error}") from error
-    from mathnas.devices.common import LatencyEvaluator
     from mathnas.devices.energy.evaluator import EnergyEvaluator, StatedEnergyEvaluator
     from mathnas.devices.energy.windows import EnergySettings
 
-    assert isinstance(latency, LatencyEvaluator)  # it is what measures latency
     if isinstance(meter, StatedPower):
         return StatedEnergyEvaluator(latency, meter)
     settings = EnergySettings(

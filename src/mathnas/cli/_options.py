@@ -110,8 +110,8 @@ MeterName = Annotated[
         "--meter",
         metavar="METER",
         envvar="MATHNAS_METER",
-        help="Measure the energy that the run takes: MODULE:OBJECT, with start(), joules(), "
-        "stop() and name.",
+        help="Measure the energy that the run takes: a meter of this machine (see `mathnas "
+        "show-env`), or MODULE:OBJECT, with start(), joules(), stop() and name.",
     ),
 ]
 SolverName = Annotated[

@@ -9,7 +9,6 @@ at last refused.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,14 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from mathnas.devices.host import Device, this_device
-from mathnas.devices.noise import Flag, NoiseError, NoiseRule
+from mathnas.devices.noise import Flag, NoiseRule
+from mathnas.devices.repeating import measured_quietly
 from mathnas.devices.state import ROOT, MachineState, Usage
 from mathnas.devices.timing import Timing, TimingSettings, check_statistics, time_in_turns
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import metric_named
-from mathnas.space import Network, network_text
+from mathnas.space import Network
 
 ModelT = TypeVar("ModelT")
 _ReadT = TypeVar("_ReadT", contravariant=True)
@@ -230,24 +230,14 @@ class LatencyEvaluator(Evaluator, Generic[ModelT]):
             NoiseError: some stayed noisy, after all others have come.
         """
         calls = [self.engine.prepare(self.models(network)) for network in networks]
-        noisy: dict[int, _Attempt] = {}
-        left = list(range(len(networks)))
-        for attempt in range(1, self.noise.attempts + 1):
-            if attempt > 1:
-                time.sleep(self.noise.pause_s)
-            for place, found in zip(left, self._attempt([calls[i] for i in left]), strict=True):
-                if not found.flags:
-                    noisy.pop(place, None)
-                    yield place, self._metrics(found, attempt)
-                elif place not in noisy or found.timing.idle < noisy[place].timing.idle:
-                    noisy[place] = found
-            left = sorted(noisy)
-            if not left:
-                return
-        if not self.accept_noise:
-            raise self._refusal([networks[place] for place in left], noisy[left[0]])
-        for place in left:
-            yield place, self._metrics(noisy[place], self.noise.attempts)
+        for place, found, attempts in measured_quietly(
+            networks,
+            lambda places: self._attempt([calls[place] for place in places]),
+            self.noise,
+            metric="latency",
+            accept_noise=self.accept_noise,
+        ):
+            yield place, self._metrics(found, attempts)
 
     def _attempt(self, calls: Sequence[Callable[[], object]]) -> list[_Attempt]:
         """Time calls in turns, with the reference, and judge what comes out."""
@@ -284,16 +274,6 @@ class LatencyEvaluator(Evaluator, Generic[ModelT]):
         }
         return {"latency_ms": found.timing.measurement(notes=notes), **further}
 
-    def _refusal(self, networks: Sequence[Network], found: _Attempt) -> NoiseError:
-        more = f" and {len(networks) - 1} more" if len(networks) > 1 else ""
-        return NoiseError(
-            f"a latency is kept where nothing disturbed its measurement, but that of "
-            f"{network_text(networks[0])}{more} stayed noisy in {self.noise.attempts} attempts "
-            f"({'; '.join(map(str, found.flags))}): stop other programs or use fewer threads and "
-            "run this again, which repeats only what is missing, or accept noise "
-            "(accept_noise=True, --evaluator latency,accept_noise=true)."
-        )
-
 
 @dataclass
 class _Reference:
@@ -315,6 +295,11 @@ class _Attempt:
     timing: Timing
     flags: Sequence[Flag]
     machine: Mapping[str, str]
+
+    @property
+    def disorder(self) -> float:
+        """Of several attempts the one that was least off the processor is best."""
+        return self.timing.idle
 
     def all_notes(self) -> dict[str, str]:
         timing = self.timing

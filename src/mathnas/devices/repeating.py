@@ -1,4 +1,4 @@
-"""Measuring again what was disturbed."""
+"""Measuring again what was disturbed, and refusing what stays so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from mathnas.devices.noise import Flag, NoiseRule
+from mathnas.devices.noise import Flag, NoiseError, NoiseRule
+from mathnas.space import Network, network_text
 
 
 class Flagged(Protocol):
@@ -55,3 +56,38 @@ def until_quiet(
             return
     for number in left:
         yield number, noisy[number], rule.attempts
+
+
+def measured_quietly(
+    networks: Sequence[Network],
+    measure: Callable[[Sequence[int]], Sequence[FoundT]],
+    rule: NoiseRule,
+    *,
+    metric: str,
+    accept_noise: bool,
+) -> Iterator[tuple[int, FoundT, int]]:
+    """As `until_quiet`, for networks; what stays noisy is refused, unless noise is accepted.
+
+    Args:
+        metric: what is measured, in a word that ``--evaluator`` knows: ``latency``, ``energy``.
+
+    Raises:
+        NoiseError: some stayed noisy, after all others have come.
+    """
+    refused: list[tuple[int, FoundT]] = []
+    for place, found, attempts in until_quiet(len(networks), measure, rule):
+        if found.flags and not accept_noise:
+            refused.append((place, found))
+        else:
+            yield place, found, attempts
+    if not refused:
+        return
+    place, found = refused[0]
+    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+    raise NoiseError(
+        f"a measured {metric} is kept where nothing disturbed it, but that of "
+        f"{network_text(networks[place])}{more} stayed noisy in {rule.attempts} attempts "
+        f"({'; '.join(map(str, found.flags))}): stop other programs, use fewer threads or measure "
+        "longer, and run this again, which repeats only what is missing, or accept noise "
+        f"(accept_noise=True, --evaluator {metric},accept_noise=true)."
+    )

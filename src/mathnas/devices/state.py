@@ -7,36 +7,19 @@ Everything is read from what the kernel shows (Linux: ``/proc``, ``/sys``) and f
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from mathnas.devices.commands import Runner, run_command
+from mathnas.errors import MeterError
 
 ROOT = Path("/")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _FEWEST_TICKS = 20  # in /proc/stat, for shares that mean something
 _NOW = 0xF  # of vcgencmd get_throttled: what holds now; the same bits 16 higher: since the start
-
-Command = Callable[[Sequence[str]], str]
-
-
-def run_command(words: Sequence[str]) -> str:
-    """What a program prints.
-
-    Raises:
-        OSError: it is not there, or it fails.
-    """
-    if shutil.which(words[0]) is None:
-        raise FileNotFoundError(f"no program {words[0]!r} is installed")
-    try:
-        return subprocess.run(
-            list(words), capture_output=True, text=True, check=True, timeout=10
-        ).stdout
-    except subprocess.SubprocessError as error:
-        raise OSError(f"{' '.join(words)} failed: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +47,7 @@ class MachineState:
     throttled: int | None = None
 
     @classmethod
-    def read(cls, root: Path = ROOT, command: Command | None = None) -> MachineState:
+    def read(cls, root: Path = ROOT, command: Runner | None = None) -> MachineState:
         """Of this machine, now.
 
         Args:
@@ -169,13 +152,13 @@ def _throttle_count(root: Path) -> int | None:
     return int(sum(counts)) if counts else None
 
 
-def _pi_throttled(command: Command | None) -> int | None:
+def _pi_throttled(command: Runner | None) -> int | None:
     """The bits of ``vcgencmd get_throttled``, which prints ``throttled=0x50000``."""
     if command is None:
         return None
     try:
         return int(command(["vcgencmd", "get_throttled"]).strip().partition("=")[2], 16)
-    except (OSError, ValueError):
+    except (MeterError, ValueError):
         return None
 
 
@@ -204,7 +187,7 @@ class Usage:
     throttled: int | None = None
 
     @classmethod
-    def now(cls, root: Path = ROOT, command: Command | None = None) -> Usage:
+    def now(cls, root: Path = ROOT, command: Runner | None = None) -> Usage:
         """The counters as they stand; arguments as those of `MachineState.read`."""
         usable = _usable(root)
         busy, stolen = _processor_times(root, usable)

@@ -11,13 +11,13 @@ from mathnas.devices.energy.meter import Meter
 from mathnas.devices.energy.stated import StatedPower
 from mathnas.devices.energy.windows import Energy, EnergySettings, energy_in_turns
 from mathnas.devices.host import Device, this_device
-from mathnas.devices.noise import NoiseError, NoiseRule
-from mathnas.devices.repeating import until_quiet
+from mathnas.devices.noise import NoiseRule
+from mathnas.devices.repeating import measured_quietly
 from mathnas.devices.state import ROOT
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import metric_named
-from mathnas.space import Network, network_text
+from mathnas.space import Network
 
 
 class EnergyEvaluator(Evaluator, Generic[ModelT]):
@@ -129,22 +129,10 @@ class EnergyEvaluator(Evaluator, Generic[ModelT]):
                 root=self._root,
             )
 
-        refused: list[tuple[int, Energy]] = []
-        for place, found, attempts in until_quiet(len(calls), measure, self.noise):
-            if found.flags and not self.accept_noise:
-                refused.append((place, found))
-            else:
-                yield place, {"energy_mj": found.measurement(attempts)}
-        if refused:
-            place, found = refused[0]
-            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-            raise NoiseError(
-                "an energy is kept where nothing disturbed its measurement, but that of "
-                f"{network_text(networks[place])}{more} stayed noisy in {self.noise.attempts} "
-                f"attempts ({'; '.join(map(str, found.flags))}): stop other programs or take "
-                "longer windows and run this again, which repeats only what is missing, or accept "
-                "noise (accept_noise=True, --evaluator energy,accept_noise=true)."
-            )
+        for place, found, attempts in measured_quietly(
+            networks, measure, self.noise, metric="energy", accept_noise=self.accept_noise
+        ):
+            yield place, {"energy_mj": found.measurement(attempts)}
 
 
 class StatedEnergyEvaluator(Evaluator, Generic[ModelT]):
@@ -163,6 +151,7 @@ class StatedEnergyEvaluator(Evaluator, Generic[ModelT]):
         self.latency = latency
         self.models = latency.models
         self.power = power
+        self.device = latency.device
         self.batch_size = latency.batch_size
         self.threads = latency.threads
         self.metrics = (metric_named("energy_mj_stated"),)

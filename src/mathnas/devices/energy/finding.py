@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mathnas.devices.commands import Runner, run_command
 from mathnas.devices.energy import nvml
-from mathnas.devices.energy._commands import Runner, run_command
 from mathnas.devices.energy.battery import BatteryMeter
 from mathnas.devices.energy.hwmon import HwmonMeter, hwmon_choices
 from mathnas.devices.energy.jetson import JetsonMeter

@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from mathnas.devices.energy._commands import Runner, run_command
+from mathnas.devices.commands import Runner, run_command
 from mathnas.devices.energy.meter import Channel, MeterKind
 from mathnas.errors import MeterAbsentError, MeterError, MeterPermissionError
 

@@ -1,4 +1,4 @@
-"""Commands of the system that meters ask."""
+"""Commands of the system that tell what sensors see."""
 
 from __future__ import annotations
 
