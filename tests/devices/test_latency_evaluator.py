@@ -166,7 +166,7 @@ def test_what_stays_disturbed_is_refused(machine: Machine) -> None:
     strict = evaluator_of(Counting(), accept_noise=False, noise=TOLERANT)
     message = (
         r"0,0 and 1 more stayed noisy in 3 attempts \(waiting: share of time waited for a core "
-        r"40.0% \(at most 10%\)\): .*accept_noise=True"
+        r"40.0% \(at most 5%\)\): .*accept_noise=True"
     )
     with pytest.raises(NoiseError, match=message):
         strict.evaluate_batch([(0, 0), (1, 2)])

@@ -35,9 +35,9 @@ def test_a_calm_machine_breaks_no_rule() -> None:
 
 
 def test_waiting_for_a_core() -> None:
-    assert broken(replace(CALM, waited=0.19)) == []
+    assert broken(replace(CALM, waited=0.09)) == []
     (flag,) = NoiseRule().machine_flags(replace(CALM, waited=0.5), 1)
-    assert str(flag) == "waiting: share of time waited for a core 25.0% (at most 10%)"
+    assert str(flag) == "waiting: share of time waited for a core 25.0% (at most 5%)"
 
 
 def test_a_full_core_that_is_not_needed_disturbs_nobody() -> None:

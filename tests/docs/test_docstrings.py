@@ -8,6 +8,7 @@ import importlib
 import pytest
 
 MODULES = (
+    "mathnas.devices.common",
     "mathnas.evaluation",
     "mathnas.search._search",
     "mathnas.spaces.families",

@@ -57,12 +57,15 @@ class NoiseRule:
         attempts: how often a noisy measurement is made at most.
         pause_s: seconds before each further attempt.
 
-    Any growth of the throttle counters breaks the rule ``throttling``. The defaults are far above
-    what a quiet machine shows, and below what changes values by 5 %; `docs/measuring.md` tells what
-    was seen.
+    Any growth of the throttle counters breaks the rule ``throttling``.
+
+    Runs that wait in a share w of the time take 1 / (1 - w) of their undisturbed time on average,
+    however long they are, and a low quantile over slices lies below that average: 5 % of waiting or
+    steal change a value by at most about 5 %. The other thresholds are for what cannot be bounded
+    like this, and lie above what scatters by chance.
     """
 
-    waiting: float = 0.10
+    waiting: float = 0.05
     steal: float = 0.05
     crowding: float = 0.25
     spread: float = 0.15
