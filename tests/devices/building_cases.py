@@ -107,11 +107,9 @@ def additive_ms(network: Network) -> float:
 
 
 def interacting_ms(network: Network) -> float:
-    """Neighbours that both compute much cost more together than apart."""
-    pairs = sum(
-        0.25 for one, other in zip(network, network[1:], strict=False) if one >= 2 and other >= 2
-    )
-    return additive_ms(network) + pairs
+    """Two nodes that are both large or both small cost more than when they differ."""
+    alike = ((network[0] >= 2) == (network[1] >= 2)) + ((network[2] >= 2) == (network[3] >= 2))
+    return additive_ms(network) + 0.2 * alike
 
 
 def curved_ms(network: Network) -> float:
@@ -122,6 +120,8 @@ def curved_ms(network: Network) -> float:
 def latency_of(
     device: SimulatedDevice, costs: Costs, space: SearchSpace, *, accept_noise: bool = False
 ) -> RelativeLatencyEvaluator[float]:
-    return RelativeLatencyEvaluator(
+    evaluator = RelativeLatencyEvaluator(
         costs, device, space.reference, device=BOX, timing=QUICK, accept_noise=accept_noise
     )
+    evaluator.exclusive = False  # nothing else runs on a simulated device
+    return evaluator

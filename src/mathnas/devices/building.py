@@ -486,6 +486,7 @@ class _Designed:
     def __init__(self, building: _Building) -> None:
         self.building = building
         self.study, self.evaluators = building.study, building.evaluators
+        self.noisy = any(evaluator.noisy for evaluator in self.evaluators)
         self._rounds: list[list[Network]] = []  # what each adds
 
     def networks(self, number: int) -> list[Network] | None:
@@ -493,7 +494,9 @@ class _Designed:
             added = self._more()
             if added is None:
                 return None
-            self._rounds.append([_base(self.study), *added])
+            # at the beginning and, since repeats come last, at the end
+            reference = [_base(self.study)] * (2 if self.noisy else 0)
+            self._rounds.append([*reference, *added])
         return [network for part in self._rounds[:number] for network in part]
 
     def _more(self) -> list[Network] | None:
@@ -513,8 +516,7 @@ class _Designed:
                 f"a table is fitted on other networks than the {len(self.building.held)} that "
                 f"validate it, but {space.name} has {space.num_networks}: validate with fewer."
             )
-        noisy = any(evaluator.noisy for evaluator in self.evaluators)
-        return sorted(chosen) if noisy else None
+        return sorted(chosen) if self.noisy else None
 
     def fit(self) -> BlockTable:
         return _fitted(self.building, "regression")
@@ -578,32 +580,32 @@ def _grow(
     way: _Way, building: _Building, target: float
 ) -> tuple[BlockTable, dict[str, float], str]:
     """Measure in rounds until predictions are certain enough or the time is spent."""
-    table, uncertainty, stopped = None, dict[str, float](), "everything"
     for number in range(1, _MOST_ROUNDS + 1):
         networks = way.networks(number)
         if networks is None:
             break
         if not building.run(way.study, way.evaluators, networks, limited=True):
-            stopped = "budget"
-            break
+            return *_fit(way, building), "budget"  # with what the unfinished round brought
         with _quiet():
-            table = way.fit()
-        uncertainty = {name: _uncertainty(table, building.held, name) for name in building.names}
+            table, uncertainty = _fit(way, building)
         building.note = f", uncertainty {max(uncertainty.values()):.2%}"
         if max(uncertainty.values()) <= target:
-            stopped = "target"
-            break
-    if stopped != "target":
-        try:
-            table = way.fit()  # with what the last, unfinished round brought
-        except InvalidInputError as error:
-            raise EvaluationError(
-                f"the minutes were spent before a table could be fitted: {error} What was measured "
-                "is kept: the same command goes on."
-            ) from error
-        uncertainty = {name: _uncertainty(table, building.held, name) for name in building.names}
-    assert table is not None  # fitted in one place or the other
-    return table, uncertainty, stopped
+            return table, uncertainty, "target"
+    return *_fit(way, building), "everything"
+
+
+def _fit(way: _Way, building: _Building) -> tuple[BlockTable, dict[str, float]]:
+    """The table as it is known now, and by metric how uncertain its predictions are."""
+    try:
+        table = way.fit()
+    except InvalidInputError as error:
+        failed = building.failures[0].error if building.failures else ""
+        raise EvaluationError(
+            f"the measurements are not enough for a table: {error} "
+            + (f"{len(building.failures)} evaluations failed, the first: {failed}. " * bool(failed))
+            + "What was measured is kept: the same command goes on."
+        ) from error
+    return table, {name: _uncertainty(table, building.held, name) for name in building.names}
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ measured the same way and subtracted.
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -97,6 +98,8 @@ class MemoryEvaluator(Evaluator, Generic[ModelT]):
             done = subprocess.run(
                 [sys.executable, "-m", "mathnas.devices._resident"],
                 input=work,
+                # what can be imported here is imported there
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 capture_output=True,
                 timeout=_SECONDS,
                 check=False,

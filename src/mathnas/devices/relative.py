@@ -130,14 +130,19 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
         """The reference's latency: a low quantile of the fastest runs of many slices."""
         if self._known is not None:
             return self._known
-        run = self._reference_run
-        count = _warm_up(run, self.timing)
-        fastest = [_fastest(run, count) for _ in range(_LEVEL_ROUNDS)]
+        count = self._reference_runs
+        fastest = [_fastest(self._reference_run, count) for _ in range(_LEVEL_ROUNDS)]
         return float(f"{float(np.quantile(fastest, _LEVEL_QUANTILE)):.6g}")
 
     @cached_property
     def _reference_run(self) -> Callable[[], object]:
         return self.engine.prepare(self.models(self.reference))
+
+    @cached_property
+    def _reference_runs(self) -> int:
+        """In a slice."""
+        fastest = _warm_up(self._reference_run, self.timing)
+        return max(_FEWEST_RUNS, math.ceil(self.timing.slice_ms / max(fastest, 1e-6)))
 
     def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
         return self.evaluate_batch([network], [seed])[0]
@@ -175,7 +180,10 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
 
     def _timed(self, calls: Sequence[Callable[[], object]]) -> Floats:
         """The fastest run of each call in each round, in milliseconds: shape (calls, rounds)."""
-        counts = [_warm_up(call, self.timing) for call in calls]
+        for call in calls:
+            _warm_up(call, self.timing)
+        # as many for all: the fastest of more runs is faster
+        count = self._reference_runs
         rng = np.random.default_rng(0)
         rounds: list[Floats] = []
         collecting = gc.isenabled()
@@ -185,7 +193,7 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
                 for _ in range(self.timing.rounds):
                     turn = np.empty(len(calls))
                     for index in rng.permutation(len(calls)).tolist():
-                        turn[index] = _fastest(calls[index], counts[index])
+                        turn[index] = _fastest(calls[index], count)
                     rounds.append(turn)
                 times: Floats = np.array(rounds).T
                 ratios = times[1:] / times[0]
@@ -203,17 +211,17 @@ def _error(ratios: Floats) -> float:
     return _MEDIAN * float(high - low) / 1.349 / math.sqrt(len(ratios))
 
 
-def _warm_up(call: Callable[[], object], settings: TimingSettings) -> int:
-    """Run for a while; returns how many runs make a slice."""
+def _warm_up(call: Callable[[], object], settings: TimingSettings) -> float:
+    """Run until it becomes no faster; returns the fastest run, in milliseconds."""
     call()
     fastest, spent = math.inf, 0.0
     while spent < settings.warmup_ms:
         now = _fastest(call, _FEWEST_RUNS)
         spent += _FEWEST_RUNS * now
-        if now > 0.97 * fastest:  # no faster than before
+        if now > 0.97 * fastest:
             break
         fastest = now
-    return max(_FEWEST_RUNS, math.ceil(settings.slice_ms / max(min(fastest, now), 1e-6)))
+    return fastest
 
 
 def _fastest(call: Callable[[], object], count: int) -> float:

@@ -150,17 +150,24 @@ class NetworkGraphs:
     Args:
         supernet: batch-norm statistics are taken as they stand: times do not depend on them.
         example: an input; its batch size is that of the graphs.
+        parts: of the finer supernet, where they were exported before with such an example.
     """
 
-    def __init__(self, supernet: Supernet, example: Tensor) -> None:
+    def __init__(
+        self, supernet: Supernet, example: Tensor, *, parts: OnnxParts | None = None
+    ) -> None:
         grouped = supernet if isinstance(supernet, GroupedSupernet) else None
         self.supernet = supernet if grouped is None else grouped.fine
         self.example = example
         self.space = supernet.space
         self._grouped = None if grouped is None else grouped.space
+        self._given = parts
 
     @cached_property
     def parts(self) -> OnnxParts | None:
+        """Of a chain supernet; None for others."""
+        if self._given is not None:
+            return self._given
         if not isinstance(self.supernet, ChainSupernet):
             return None
         return OnnxParts.export(self.supernet, self.example)

@@ -1,0 +1,192 @@
+"""What measures a supernet's networks on this machine, for the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mathnas import spaces
+from mathnas.cli._extras import needing
+from mathnas.cli._supernets import SupernetFile, seen_as
+from mathnas.errors import InvalidInputError
+from mathnas.evaluation import Evaluator
+from mathnas.grouped import GroupedSpace
+from mathnas.space import Network, SearchSpace
+from mathnas.spaces import MobileNetV3
+
+if TYPE_CHECKING:
+    from mathnas.nets.onnx_export import NetworkGraphs
+    from mathnas.nets.parts import PartGraphs
+    from mathnas.nets.supernet import Supernet
+
+ENGINES = ("onnxruntime",)
+METRICS = ("latency_ms", "energy_mj", "memory_mb", "memory_mb_weights")
+_LAYERS = "layers"
+
+
+@dataclass(frozen=True)
+class CostSettings:
+    """How costs are measured.
+
+    Attributes:
+        metrics: names of `METRICS`.
+        engine: one of `ENGINES`.
+        threads, batch: of a run.
+        resolution: of the images; None: the supernet's.
+        accept_noise: whether latencies of a machine that is busy are kept.
+        meter: for energy.
+    """
+
+    metrics: tuple[str, ...]
+    engine: str = "onnxruntime"
+    threads: int = 1
+    batch: int = 1
+    resolution: int | None = None
+    accept_noise: bool = False
+    meter: str = "auto"
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise InvalidInputError(
+                f"--metrics takes some of {','.join(METRICS)}, each once, but got "
+                f"{','.join(self.metrics)!r}."
+            )
+        if self.engine not in ENGINES:
+            raise InvalidInputError(
+                f"networks run on {', '.join(ENGINES)}, but --engine got {self.engine!r}."
+            )
+
+
+def read_supernet(text: str) -> Supernet:
+    """A supernet's file, or a new supernet of the space that is named: costs do not depend on
+    weights.
+
+    Raises:
+        FileFormatError: the file is damaged or foreign.
+        InvalidInputError: no file and no space has this name, or no supernet is known for it.
+        MissingExtraError: torch is not installed.
+    """
+    if text.endswith(".safetensors"):
+        return SupernetFile.read(Path(text)).supernet
+    with needing("a supernet", "train"):
+        from mathnas.nets.families import space_named, supernet_for
+    space = space_named(text)
+    if isinstance(space, GroupedSpace):
+        return seen_as(supernet_for(space.fine).eval(), space)
+    return supernet_for(space).eval()
+
+
+def partitioned(supernet: Supernet, text: str, known: SearchSpace | None) -> Supernet:
+    """The supernet with the nodes that are asked for.
+
+    Args:
+        text: ``layers`` (its own nodes), a partition that its space knows, or the file of a grouped
+            space.
+        known: the space of the study, where there is one; it decides.
+
+    Raises:
+        InvalidInputError: there is no such partition, or the study is of another space.
+    """
+    if known is not None:
+        return seen_as(supernet, known)
+    space = supernet.space
+    if text == _LAYERS:
+        return supernet
+    if text.endswith(".json"):
+        return seen_as(supernet, spaces.named(text))
+    if text == "stages" and isinstance(space, MobileNetV3):
+        return seen_as(supernet, space.stages("cpu"))
+    if text in space.partitions:
+        return seen_as(supernet, GroupedSpace(space, space.partitions[text]))
+    raise InvalidInputError(
+        f"--partition is layers, a partition that {space.name} knows "
+        f"({', '.join(space.partitions) or 'none'}), or the JSON file of a grouped space (mathnas "
+        f"candidates writes them), but got {text!r}."
+    )
+
+
+class CostEvaluators:
+    """The evaluators of a supernet's networks, and of their parts.
+
+    Raises:
+        MissingExtraError: the engine is not installed.
+        MeterError: energy is asked for, and no meter can be read.
+    """
+
+    def __init__(self, supernet: Supernet, settings: CostSettings) -> None:
+        with needing("measuring", "onnx"):
+            from mathnas.devices.onnxruntime import OnnxRuntimeEngine
+            from mathnas.nets.inputs import example_inputs
+            from mathnas.nets.onnx_export import NetworkGraphs
+        self.supernet, self.settings = supernet, settings
+        self.engine = OnnxRuntimeEngine(settings.threads, settings.batch)
+        self.example = example_inputs(supernet, settings.batch, settings.resolution)
+        self.graphs = NetworkGraphs(supernet, self.example)
+        self.of_networks = self._evaluators(self.graphs, supernet.space.reference)
+
+    def of_parts(self) -> tuple[SearchSpace, list[Evaluator]]:
+        """The space of the parts, and what measures them.
+
+        Raises:
+            InvalidInputError: the networks are no chains, or weights are asked for.
+        """
+        if "memory_mb_weights" in self.settings.metrics:
+            raise InvalidInputError(
+                "memory_mb_weights is known by formula, so its blocks are not measured alone: "
+                "leave it out of --metrics."
+            )
+        from mathnas.nets.parts import PartGraphs
+
+        parts = PartGraphs(self.graphs, self.supernet.space.reference)
+        return parts.space, self._evaluators(parts, (0,))
+
+    def _evaluators(
+        self, models: NetworkGraphs | PartGraphs, reference: Network
+    ) -> list[Evaluator]:
+        return [self._evaluator(name, models, reference) for name in self.settings.metrics]
+
+    def _evaluator(
+        self, metric: str, models: NetworkGraphs | PartGraphs, reference: Network
+    ) -> Evaluator:
+        from mathnas.devices.memory import MemoryEvaluator, weights_evaluator
+        from mathnas.devices.relative import RelativeLatencyEvaluator
+
+        also = {"resolution": str(self.example.shape[-1])}
+        if metric == "latency_ms":
+            latency = RelativeLatencyEvaluator(
+                models, self.engine, reference, accept_noise=self.settings.accept_noise
+            )
+            latency.also.update(also)
+            return latency
+        if metric == "memory_mb":
+            memory = MemoryEvaluator(models, self.engine)
+            memory.conditions = {**memory.conditions, **also}
+            return memory
+        if metric == "memory_mb_weights":
+            return weights_evaluator(self.supernet.space, self.engine.precision)
+        from mathnas.devices.energy import StatedPower, meter_named
+        from mathnas.devices.energy.evaluator import EnergyEvaluator
+
+        meter = meter_named(self.settings.meter)
+        if isinstance(meter, StatedPower):
+            raise InvalidInputError(
+                "energy_mj is measured, and a stated power is no measurement: evaluate it as "
+                "energy,meter=... (mathnas evaluate), which labels it as an estimate."
+            )
+        energy = EnergyEvaluator(models, self.engine, meter)
+        energy.conditions = {**energy.conditions, **also}
+        return energy
+
+
+def read_metrics(text: str) -> tuple[str, ...]:
+    """``latency_ms,memory_mb`` as names."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def default_study(supernet: str, partition: str) -> Path:
+    """The study of measurements where none is named: in this folder, named after the supernet."""
+    stem = Path(supernet).stem if supernet.endswith(".safetensors") else supernet
+    safe = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in stem)
+    return Path(f"{safe}.{Path(partition).stem}.study")
