@@ -502,19 +502,25 @@ class _Designed:
     def _more(self) -> list[Network] | None:
         """The networks of another round; where the space has no more, all again."""
         space = self.building.space
+        held = set(self.building.held)
         chosen = {network for part in self._rounds for network in part}
-        there = {*chosen, *self.building.held}
         effects = space.num_blocks - space.num_nodes
         first = max(_FEWEST, math.ceil(_PER_EFFECT * effects))
         wanted = math.ceil(_GROWTH * len(chosen)) if chosen else first
-        count = min(wanted, space.num_networks - len(there))
-        if count > 0:
+        count = min(wanted, space.num_networks - len(chosen))
+        if count:
             seed = self.building.seed + len(self._rounds)
-            return list(balanced_sampling(space, count, seed=seed, include=sorted(there)))
+            # held networks are left out afterwards: the others are to be balanced without them
+            found = balanced_sampling(space, count, seed=seed, include=sorted(chosen))
+            fresh = [network for network in found if network not in held]
+            if not fresh:  # a small space: what is left of it
+                fresh = [n for n in space.enumerate() if n not in held and n not in chosen]
+            if fresh:
+                return fresh
         if not chosen:
             raise InvalidInputError(
-                f"a table is fitted on other networks than the {len(self.building.held)} that "
-                f"validate it, but {space.name} has {space.num_networks}: validate with fewer."
+                f"a table is fitted on other networks than the {len(held)} that validate it, but "
+                f"{space.name} has {space.num_networks}: validate with fewer."
             )
         return sorted(chosen) if self.noisy else None
 
