@@ -82,7 +82,7 @@ def test_blocks_in_isolation_say_how_biased_they_are(run: Run, folder: Path) -> 
         (("--metrics", "speed"), "--metrics takes some of latency_ms"),
         (("--device", "ssh://box"), "--device is local"),
         (("--target", "soon"), "--target is a share"),
-        (("--engine", "abacus"), "--engine got 'abacus'"),
+        (("--engine", "abacus"), "but got 'abacus'"),
         (("--partition", "halves"), "--partition is layers"),
         (("--minutes", "0"), "minutes and the target are positive"),
         (("--method", "isolation", "--metrics", "memory_mb_weights"), "known by formula"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mathnas import spaces
 from mathnas.cli._extras import needing
 from mathnas.cli._supernets import SupernetFile, seen_as
+from mathnas.devices.engines import Form, engine_family, engine_named, models_for
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator
 from mathnas.grouped import GroupedSpace
@@ -16,11 +18,10 @@ from mathnas.space import Network, SearchSpace
 from mathnas.spaces import MobileNetV3
 
 if TYPE_CHECKING:
-    from mathnas.nets.onnx_export import NetworkGraphs
-    from mathnas.nets.parts import PartGraphs
     from mathnas.nets.supernet import Supernet
 
-ENGINES = ("onnxruntime",)
+Models = Callable[[Network], Any]
+
 METRICS = ("latency_ms", "energy_mj", "memory_mb", "memory_mb_weights")
 _LAYERS = "layers"
 
@@ -31,7 +32,7 @@ class CostSettings:
 
     Attributes:
         metrics: names of `METRICS`.
-        engine: one of `ENGINES`.
+        engine: one of `mathnas.devices.engines.ENGINES`.
         threads, batch: of a run.
         resolution: of the images; None: the supernet's.
         accept_noise: whether latencies of a machine that is busy are kept.
@@ -53,10 +54,7 @@ class CostSettings:
                 f"--metrics takes some of {','.join(METRICS)}, each once, but got "
                 f"{','.join(self.metrics)!r}."
             )
-        if self.engine not in ENGINES:
-            raise InvalidInputError(
-                f"networks run on {', '.join(ENGINES)}, but --engine got {self.engine!r}."
-            )
+        engine_family(self.engine)
 
 
 def read_supernet(text: str) -> Supernet:
@@ -116,15 +114,13 @@ class CostEvaluators:
     """
 
     def __init__(self, supernet: Supernet, settings: CostSettings) -> None:
-        with needing("measuring", "onnx"):
-            from mathnas.devices.onnxruntime import OnnxRuntimeEngine
-            from mathnas.nets.inputs import example_inputs
-            from mathnas.nets.onnx_export import NetworkGraphs
+        from mathnas.nets.inputs import example_inputs
+
         self.supernet, self.settings = supernet, settings
-        self.engine = OnnxRuntimeEngine(settings.threads, settings.batch)
+        self.engine = engine_named(settings.engine, threads=settings.threads, batch=settings.batch)
         self.example = example_inputs(supernet, settings.batch, settings.resolution)
-        self.graphs = NetworkGraphs(supernet, self.example)
-        self.of_networks = self._evaluators(self.graphs, supernet.space.reference)
+        self.models: Models = models_for(settings.engine, supernet, self.example)
+        self.of_networks = self._evaluators(self.models, supernet.space.reference)
 
     def of_parts(self) -> tuple[SearchSpace, list[Evaluator]]:
         """The space of the parts, and what measures them.
@@ -137,19 +133,22 @@ class CostEvaluators:
                 "memory_mb_weights is known by formula, so its blocks are not measured alone: "
                 "leave it out of --metrics."
             )
+        if engine_family(self.settings.engine).form is not Form.ONNX:
+            raise InvalidInputError(
+                f"blocks are measured alone as ONNX graphs, which {self.settings.engine} does not "
+                "read: use another engine or method."
+            )
+        from mathnas.nets.onnx_export import NetworkGraphs
         from mathnas.nets.parts import PartGraphs
 
-        parts = PartGraphs(self.graphs, self.supernet.space.reference)
+        assert isinstance(self.models, NetworkGraphs)  # of an engine that reads ONNX
+        parts = PartGraphs(self.models, self.supernet.space.reference)
         return parts.space, self._evaluators(parts, (0,))
 
-    def _evaluators(
-        self, models: NetworkGraphs | PartGraphs, reference: Network
-    ) -> list[Evaluator]:
+    def _evaluators(self, models: Models, reference: Network) -> list[Evaluator]:
         return [self._evaluator(name, models, reference) for name in self.settings.metrics]
 
-    def _evaluator(
-        self, metric: str, models: NetworkGraphs | PartGraphs, reference: Network
-    ) -> Evaluator:
+    def _evaluator(self, metric: str, models: Models, reference: Network) -> Evaluator:
         from mathnas.devices.memory import MemoryEvaluator, weights_evaluator
         from mathnas.devices.relative import RelativeLatencyEvaluator
 

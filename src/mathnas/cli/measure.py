@@ -11,7 +11,6 @@ import typer
 
 from mathnas.cli._evaluators import known_space
 from mathnas.cli._measuring import (
-    ENGINES,
     METRICS,
     CostEvaluators,
     CostSettings,
@@ -23,6 +22,7 @@ from mathnas.cli._measuring import (
 from mathnas.cli._options import AsJson, kept_when_stopped, print_json, progress_of
 from mathnas.devices import building
 from mathnas.devices.building import Isolated
+from mathnas.devices.engines import ENGINES
 from mathnas.errors import InvalidInputError
 from mathnas.study import Study
 

@@ -329,6 +329,7 @@ class _Building:
         self.start = self._shown = self.clock()
         self._seconds: dict[int, float] = {}  # of one evaluation, by evaluator
         self._made: dict[int, int] = {}
+        self._lacks: dict[int, int] = {}
 
     @property
     def space(self) -> SearchSpace:
@@ -418,11 +419,18 @@ class _Building:
 
     def _end(self) -> float:
         """When the validation must begin."""
-        needed = sum(
-            self._expected(evaluator, len(self._wanted_held(evaluator)))
+        return self.deadline - sum(
+            self._expected(evaluator, self._held_lacking(evaluator))
             for evaluator in self.evaluators
         )
-        return self.deadline - needed
+
+    def _held_lacking(self, evaluator: Evaluator) -> int:
+        """How many measurements the validation needs still."""
+        key = id(evaluator)
+        if key not in self._lacks:
+            wanted = _in_rounds(self._wanted_held(evaluator))
+            self._lacks[key] = len(self._lacking(self.study, evaluator, wanted))
+        return self._lacks[key]
 
     def _wanted_held(self, evaluator: Evaluator) -> list[Network]:
         return self.held * (VALIDATION_REPEATS if evaluator.noisy else 1)
@@ -459,6 +467,10 @@ class _Way(Protocol):
 
     def networks(self, number: int) -> list[Network] | None:
         """All that is measured after this many rounds (from 1); None: nothing more."""
+        ...
+
+    def uses(self, network: Network) -> bool:
+        """Whether the fit is of this network too."""
         ...
 
     def fit(self) -> BlockTable: ...
@@ -524,6 +536,9 @@ class _Designed:
             )
         return sorted(chosen) if self.noisy else None
 
+    def uses(self, network: Network) -> bool:
+        return network not in self.building.held
+
     def fit(self) -> BlockTable:
         return _fitted(self.building, "regression")
 
@@ -541,6 +556,9 @@ class _Switched:
         noisy = any(evaluator.noisy for evaluator in self.evaluators)
         return list(self.sample) * number if noisy or number == 1 else None
 
+    def uses(self, network: Network) -> bool:
+        return network in self.sample.networks
+
     def fit(self) -> BlockTable:
         return _fitted(self.building, "single")
 
@@ -556,6 +574,9 @@ class _Alone:
     def networks(self, number: int) -> list[Network] | None:
         noisy = any(evaluator.noisy for evaluator in self.evaluators)
         return self.space.parts * number if noisy or number == 1 else None
+
+    def uses(self, network: Network) -> bool:
+        return network in self.space.parts
 
     def fit(self) -> BlockTable:
         conditions = {
@@ -602,14 +623,23 @@ def _grow(
 
 def _fit(way: _Way, building: _Building) -> tuple[BlockTable, dict[str, float]]:
     """The table as it is known now, and by metric how uncertain its predictions are."""
+    failed = ""
+    if building.failures:
+        count, first = len(building.failures), building.failures[0].error
+        failed = f" {count} evaluations failed, the first: {first}."
+    for evaluator in way.evaluators:
+        if not way.study.counts([m.name for m in evaluator.metrics], evaluator.conditions):
+            names = ", ".join(metric.name for metric in evaluator.metrics)
+            raise EvaluationError(
+                f"{names} of no network was measured.{failed} Before the first one a supernet is "
+                "exported, which takes a minute or more: give more minutes."
+            )
     try:
         table = way.fit()
     except InvalidInputError as error:
-        failed = building.failures[0].error if building.failures else ""
         raise EvaluationError(
-            f"the measurements are not enough for a table: {error} "
-            + (f"{len(building.failures)} evaluations failed, the first: {failed}. " * bool(failed))
-            + "What was measured is kept: the same command goes on."
+            f"the measurements are not enough for a table: {error}{failed} What was measured is "
+            "kept: the same command goes on."
         ) from error
     return table, {name: _uncertainty(table, building.held, name) for name in building.names}
 
@@ -697,13 +727,11 @@ def _report(
     for evaluator in way.evaluators:
         for metric in evaluator.metrics:
             networks |= way.study.counts([metric.name], evaluator.conditions).keys()
-    if way.study is study:
-        networks -= set(held)
     return BuildingReport(
         method,
         table,
         reports,
-        len(networks),
+        sum(map(way.uses, networks)),
         building.measurements,
         building.clock() - building.start,
         stopped,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Generic
 
-from mathnas.devices.common import Engine, ModelT
+from mathnas.devices.common import Engine, ModelT, engine_conditions
 from mathnas.devices.host import Device, this_device
 from mathnas.errors import EvaluationError, InvalidInputError
 from mathnas.evaluation import Evaluator, FunctionEvaluator, Measurement
@@ -63,11 +63,7 @@ class MemoryEvaluator(Evaluator, Generic[ModelT]):
         self.threads = engine.threads
         self.conditions = {
             "device": self.device.name,
-            "engine": engine.name,
-            "engine_version": engine.version,
-            "threads": str(engine.threads),
-            "precision": engine.precision,
-            "batch": str(engine.batch),
+            **engine_conditions(engine),
             "statistic": f"peak resident memory of {runs} runs above the process's own",
         }
 

@@ -19,9 +19,10 @@ from typing import Generic
 
 import numpy as np
 
-from mathnas.devices.common import Engine, ModelT
+from mathnas.devices.common import Engine, ModelT, engine_conditions
 from mathnas.devices.host import Device, this_device
-from mathnas.devices.timing import TimingSettings
+from mathnas.devices.state import MachineState
+from mathnas.devices.timing import OwnClock, TimingSettings
 from mathnas.errors import EvaluationError, InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import Floats, metric_named
@@ -39,7 +40,7 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
     """Milliseconds that one batch takes on an engine (``latency_ms``), relative to a reference.
 
     `notes` of each measurement hold what the reference took in the same rounds (``reference_ms``),
-    so that drift is seen, and what the network itself took (``own_ms``).
+    so that drift is seen, what the network itself took (``own_ms``), and how the machine was.
 
     Args:
         models: a network to the form that the engine reads.
@@ -101,14 +102,10 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
 
     @property
     def _fixed(self) -> dict[str, str]:
-        engine, timing = self.engine, self.timing
+        timing = self.timing
         return {
             "device": self._machine,
-            "engine": engine.name,
-            "engine_version": engine.version,
-            "threads": str(engine.threads),
-            "precision": engine.precision,
-            "batch": str(engine.batch),
+            **engine_conditions(self.engine),
             "statistic": f"median of {timing.rounds} ratios of the fastest of {timing.slice_ms:g} "
             "ms of runs to the reference's",
             "reference": network_text(self.reference),
@@ -157,7 +154,10 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
         calls = [self._reference_run, *(self.engine.prepare(self.models(n)) for n in networks)]
         fastest = self._timed(calls)
         ratios = fastest[1:] / fastest[0]
-        notes = {"reference_ms": f"{float(np.median(fastest[0])):.6g}"}
+        notes = {
+            **MachineState.read().notes(),
+            _LEVEL: f"{float(np.median(fastest[0])):.6g}",
+        }
         found: list[Mapping[str, Measurement | float]] = []
         for network, ratio, own in zip(networks, ratios, fastest[1:], strict=True):
             value, error = float(np.median(ratio)), _error(ratio)
@@ -226,12 +226,12 @@ def _warm_up(call: Callable[[], object], settings: TimingSettings) -> float:
 
 def _fastest(call: Callable[[], object], count: int) -> float:
     """The shortest of `count` runs, in milliseconds, after one that is not counted."""
-    own = getattr(call, "last_ms", None)  # timed by the clock of what runs it
+    own = call.last_ms if isinstance(call, OwnClock) else None
     clock = time.perf_counter_ns
     shortest = math.inf
     call()
     for _ in range(count):
         start = clock()
         call()
-        shortest = min(shortest, (clock() - start) / 1e6 if own is None else float(own()))
+        shortest = min(shortest, (clock() - start) / 1e6 if own is None else own())
     return shortest
