@@ -32,7 +32,7 @@ from mathnas.evaluation import Evaluator
 from mathnas.metrics import Floats, Metric
 from mathnas.sampling import single_sampling
 from mathnas.space import Network, SearchSpace, network_text
-from mathnas.study import Failure, Study
+from mathnas.study import Failure, Measurements, Study
 from mathnas.table import BlockTable
 from mathnas.validation import MetricValidation, Quality, fit_without, validate, validation_sampling
 
@@ -302,9 +302,9 @@ def measure(
     way = _way(method, building, isolated)
     with progress_bar(f"measuring by {method}", max(1, round(60 * minutes)), progress) as bar:
         building.bar = bar
-        table, uncertainty, stopped = _grow(way, building, target)
+        table, stopped = _grow(way, building, target)
         building.measure_held()
-    return _report(method, building, way, table, uncertainty, stopped)
+    return _report(method, building, way, table, stopped)
 
 
 # ---- budget ------------------------------------------------------------------------------------
@@ -603,26 +603,29 @@ def _fitted(building: _Building, method: Literal["regression", "single"]) -> Blo
     )
 
 
-def _grow(
-    way: _Way, building: _Building, target: float
-) -> tuple[BlockTable, dict[str, float], str]:
+def _grow(way: _Way, building: _Building, target: float) -> tuple[BlockTable, str]:
     """Measure in rounds until predictions are certain enough or the time is spent."""
     for number in range(1, _MOST_ROUNDS + 1):
         networks = way.networks(number)
         if networks is None:
             break
         if not building.run(way.study, way.evaluators, networks, limited=True):
-            return *_fit(way, building), "budget"  # with what the unfinished round brought
+            return _fit(way, building), "budget"  # with what the unfinished round brought
         with _quiet():
-            table, uncertainty = _fit(way, building)
-        building.note = f", uncertainty {max(uncertainty.values()):.2%}"
-        if max(uncertainty.values()) <= target:
-            return table, uncertainty, "target"
-    return *_fit(way, building), "everything"
+            table = _fit(way, building)
+        worst = max(_uncertainty(table, building.held, name) for name in building.names)
+        building.note = f", uncertainty {worst:.2%}"
+        if worst <= target:
+            return table, "target"
+    return _fit(way, building), "everything"
 
 
-def _fit(way: _Way, building: _Building) -> tuple[BlockTable, dict[str, float]]:
-    """The table as it is known now, and by metric how uncertain its predictions are."""
+def _fit(way: _Way, building: _Building) -> BlockTable:
+    """The table as it is known now.
+
+    Raises:
+        EvaluationError: too little was measured.
+    """
     failed = ""
     if building.failures:
         count, first = len(building.failures), building.failures[0].error
@@ -635,13 +638,12 @@ def _fit(way: _Way, building: _Building) -> tuple[BlockTable, dict[str, float]]:
                 "exported, which takes a minute or more: give more minutes."
             )
     try:
-        table = way.fit()
+        return way.fit()
     except InvalidInputError as error:
         raise EvaluationError(
             f"the measurements are not enough for a table: {error}{failed} What was measured is "
             "kept: the same command goes on."
         ) from error
-    return table, {name: _uncertainty(table, building.held, name) for name in building.names}
 
 
 @contextlib.contextmanager
@@ -683,46 +685,73 @@ def _deviations(table: BlockTable, networks: Sequence[Network], metric: str) -> 
 # ---- report ------------------------------------------------------------------------------------
 
 
-def _report(
-    method: str,
-    building: _Building,
-    way: _Way,
+def judge(
+    study: Study,
     table: BlockTable,
-    uncertainty: Mapping[str, float],
-    stopped: str,
+    networks: Sequence[Network],
+    conditions: Mapping[str, Mapping[str, str]],
+    *,
+    additivity: bool = True,
+) -> dict[str, MetricReport]:
+    """How a table serves fresh networks that a study holds, by metric.
+
+    Args:
+        networks: that the table was not fitted on.
+        conditions: by metric, under which they were measured; other metrics are left out.
+        additivity: whether to test if blocks add up.
+
+    Raises:
+        InvalidInputError: fewer than 3 of the networks were measured for a metric.
+    """
+    measured = {name: study.measurements(name, own) for name, own in conditions.items()}
+    found = validate(table, measured, networks)
+    return {
+        name: _judged(study, table, own, measured[name], additivity=additivity)
+        for name, own in found.metrics.items()
+    }
+
+
+def _judged(
+    study: Study,
+    table: BlockTable,
+    found: MetricValidation,
+    data: Measurements,
+    *,
+    additivity: bool,
+) -> MetricReport:
+    name, rows = found.metric.name, [tuple(row) for row in found.networks.tolist()]
+    values: dict[Network, list[float]] = {network: [] for network in rows}
+    for fact in study.evaluations(name):
+        if fact.network in values and dict(fact.conditions) == dict(data.conditions):
+            values[fact.network].append(fact.measurement.value)
+    noise = noise_of_repeats(list(values.values()))
+    once = None
+    if noise is not None:
+        repeats = len(values[rows[0]])
+        once = float(noise[0]) * math.sqrt(repeats) / float(np.abs(found.measured).mean())
+    deviations = _deviations(table, rows, name)
+    tested = None
+    if additivity:
+        tested = check_additivity(
+            study.space, found, data, table.reference, deviations=deviations, noise=noise
+        )
+    return MetricReport(found, _uncertainty(table, rows, name), tested, once)
+
+
+def _report(
+    method: str, building: _Building, way: _Way, table: BlockTable, stopped: str
 ) -> BuildingReport:
-    study, held = building.study, building.held
-    conditions = building.conditions()
-    measured = {name: study.measurements(name, conditions[name]) for name in building.names}
     try:
-        found = validate(table, measured, held)
+        reports = judge(
+            building.study,
+            table,
+            building.held,
+            building.conditions(),
+            additivity=method != "isolation",
+        )
     except InvalidInputError as error:
         first = f" The first failure: {building.failures[0].error}" if building.failures else ""
         raise EvaluationError(f"the table cannot be judged: {error}{first}") from error
-    reports = {}
-    for name in building.names:
-        own = found.metrics[name]
-        rows = [tuple(row) for row in own.networks.tolist()]
-        repeats: dict[Network, list[float]] = {network: [] for network in rows}
-        for fact in study.evaluations(name):
-            if fact.network in repeats and dict(fact.conditions) == dict(conditions[name]):
-                repeats[fact.network].append(fact.measurement.value)
-        noise = noise_of_repeats(list(repeats.values()))
-        single = None
-        if noise is not None:
-            counts = np.array([len(values) for values in repeats.values()])
-            single = float(noise[0] * math.sqrt(counts[0]) / np.abs(own.measured).mean())
-        additivity = None
-        if method != "isolation":
-            additivity = check_additivity(
-                study.space,
-                own,
-                measured[name],
-                table.reference,
-                deviations=_deviations(table, rows, name),
-                noise=noise,
-            )
-        reports[name] = MetricReport(own, uncertainty[name], additivity, single)
     networks: set[Network] = set()
     for evaluator in way.evaluators:
         for metric in evaluator.metrics:
