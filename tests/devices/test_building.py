@@ -46,12 +46,13 @@ def built(
     method: BuildingMethod = "regression",
     minutes: float = 10.0,
     target: float = 0.005,
-    space: SearchSpace = SPACE,
+    networks: int = 20,
 ) -> BuildingReport:
-    with Study(folder / "s.study", space) as study:
+    with Study(folder / "s.study", SPACE) as study:
         return measure(
             study,
-            [latency_of(device, costs, space)],
+            [latency_of(device, costs, SPACE)],
+            networks=networks,
             method=method,
             minutes=minutes,
             target=target,
@@ -111,7 +112,7 @@ def test_it_stops_at_the_budget_and_validates_all_the_same(tmp_path: Path) -> No
     report = built(tmp_path, device, minutes=0.8, target=1e-6)
     assert report.stopped == "budget"
     assert device.now < 1.2 * 48  # what was under way is finished
-    assert report.metrics["latency_ms"].quality.networks == 40
+    assert report.metrics["latency_ms"].quality.networks == 20
 
 
 def test_a_looser_target_takes_fewer_networks(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_looser_target_takes_fewer_networks(tmp_path: Path) -> None:
 
 def test_the_same_call_goes_on_with_what_is_there(tmp_path: Path) -> None:
     device = rough()
-    first = built(tmp_path, device, minutes=0.5, target=0.0035)
+    first = built(tmp_path, device, minutes=0.3, target=0.0035)
     again = SimulatedDevice(noise=0.05, seed=1)
     second = built(tmp_path, again, target=0.0035)
     assert second.stopped == "target"
@@ -151,7 +152,9 @@ def test_minutes_too_few_for_a_table_are_told_and_nothing_is_lost(tmp_path: Path
 
 
 def test_interactions_are_told_with_the_nodes_that_interact(tmp_path: Path) -> None:
-    report = built(tmp_path, SimulatedDevice(noise=0.02), interacting_ms, method="differences")
+    report = built(
+        tmp_path, SimulatedDevice(noise=0.02), interacting_ms, method="differences", networks=40
+    )
     found = report.metrics["latency_ms"].additivity
     assert found is not None
     assert not found.holds
@@ -163,7 +166,7 @@ def test_interactions_are_told_with_the_nodes_that_interact(tmp_path: Path) -> N
 
 
 def test_a_regression_holds_interactions_that_differences_cannot(tmp_path: Path) -> None:
-    report = built(tmp_path, SimulatedDevice(noise=0.02), interacting_ms, target=0.02)
+    report = built(tmp_path, SimulatedDevice(noise=0.02), interacting_ms, target=0.02, networks=40)
     found = report.metrics["latency_ms"]
     assert report.table.column("latency_ms").pairs
     assert found.quality.mape is not None
@@ -171,7 +174,9 @@ def test_a_regression_holds_interactions_that_differences_cannot(tmp_path: Path)
 
 
 def test_factors_ask_for_a_response_scale(tmp_path: Path) -> None:
-    report = built(tmp_path, SimulatedDevice(noise=0.01), curved_ms, method="differences")
+    report = built(
+        tmp_path, SimulatedDevice(noise=0.01), curved_ms, method="differences", networks=40
+    )
     found = report.metrics["latency_ms"].additivity
     assert found is not None
     assert not found.holds
