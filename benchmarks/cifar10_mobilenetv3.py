@@ -36,8 +36,8 @@ from _machine import header
 from _supernets import Floats, Trained, values_of
 from mathnas.baselines import ofa_finder
 from mathnas.baselines.mlp import ofa_predictor
-from mathnas.devices.common import LatencyEvaluator
 from mathnas.devices.onnxruntime import OnnxRuntimeEngine
+from mathnas.devices.relative import RelativeLatencyEvaluator
 from mathnas.metrics import metric_named
 from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.grouped import GroupedSupernet
@@ -137,8 +137,13 @@ class Bench:
         return self._into(name, self.space, networks, evaluator, self.workers)
 
     def timed(self, name: str, networks: Sequence[mn.Network] | mn.Sample) -> mn.Study:
-        """Latency of one image on one thread of onnxruntime, in a study of this name."""
-        evaluator = LatencyEvaluator(self.graphs, OnnxRuntimeEngine(), batch_size=19)
+        """Latency of one image on one thread of onnxruntime, in a study of this name.
+
+        Beside the reference network, whose own latency is measured once, in the first study: what
+        is measured at another hour must not differ by what the machine did then.
+        """
+        evaluator = RelativeLatencyEvaluator(self.graphs, OnnxRuntimeEngine(), self.space.reference)
+        evaluator.settle(self.studies["blocks"])
         return self._into(name, self.space, networks, evaluator, 1)
 
     def stages(self, space: mn.GroupedSpace) -> mn.Study:
