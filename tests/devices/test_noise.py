@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from mathnas import InvalidInputError, Measurement
 from mathnas.devices.common import LatencyEvaluator
 from mathnas.devices.noise import NoiseRule
 from mathnas.devices.state import Usage
-from mathnas.devices.timing import Timing, TimingSettings
+from mathnas.devices.timing import Timing, TimingSettings, time_in_turns
 
 CALM = Usage(seconds=2.0, own=2.0, cores=2, busy=2.0, stolen=0.0, waited=0.0, throttled=0)
 
@@ -85,6 +86,48 @@ def test_impossible_rules_are_refused() -> None:
         NoiseRule(spread=0.0)
     with pytest.raises(InvalidInputError, match="made at least once"):
         NoiseRule(attempts=0)
+
+
+class SharedCore:
+    """A core that others take now and then, for 4 ms at a time, and some share of the time.
+
+    Stands in for the clock and the processor time of a call that needs `needs_ms`.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, needs_ms: float, share: float) -> None:
+        self.needs_ns = round(needs_ms * 1e6)
+        self.now_ns = self.busy_ns = 0
+        self.rng = np.random.default_rng(1)
+        self.gap_ns = 4e6 * (1 - share) / share  # of work between two interruptions, on average
+        self.left_ns = self.rng.exponential(self.gap_ns)
+        monkeypatch.setattr(time, "perf_counter_ns", lambda: self.now_ns)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now_ns / 1e9)
+        monkeypatch.setattr(time, "process_time_ns", lambda: self.busy_ns)
+
+    def __call__(self) -> None:
+        self.now_ns += self.needs_ns
+        self.busy_ns += self.needs_ns
+        self.left_ns -= self.needs_ns
+        while self.left_ns < 0:
+            self.now_ns += 4_000_000
+            self.left_ns += self.rng.exponential(self.gap_ns)
+
+
+@pytest.mark.parametrize("needs_ms", [0.05, 0.5, 3.0, 20.0, 200.0])
+def test_what_the_rule_lets_pass_is_at_most_5_percent_off(
+    monkeypatch: pytest.MonkeyPatch, needs_ms: float
+) -> None:
+    """However short or long a run is; a core that is taken for longer is noticed."""
+    rule = NoiseRule()
+    for share in (0.02, 0.045, 0.1, 0.3, 0.6):
+        core = SharedCore(monkeypatch, needs_ms, share)
+        (found,) = time_in_turns([core], TimingSettings())
+        flags = [flag.rule for flag in rule.timing_flags(found, must_be_busy=True)]
+        assert found.cpu_ms == pytest.approx(needs_ms)
+        if "waiting" not in flags:
+            assert needs_ms <= found.value * (1 + 1e-9) <= 1.05 * needs_ms
+        if share >= 0.3:
+            assert "waiting" in flags
 
 
 # ---- real processes ------------------------------------------------------------------------------
