@@ -97,6 +97,17 @@ def test_what_cannot_be_measured_is_told(
     assert out == ""
 
 
+def test_a_study_of_other_nodes_is_told(run: Run, tmp_path: Path) -> None:
+    fine = mn.SearchSpace([mn.BlockNode("a", (mn.Block("x"), mn.Block("y")))], name="other")
+    mn.Study(tmp_path / "s.study", fine).close()
+    code, _, err = run("measure", "digits", tmp_path / "s.study")
+    assert code == 1
+    assert "'other'" in err
+    code, _, err = run("measure", "digits", tmp_path / "s.study", "--partition", "layers")
+    assert code == 1
+    assert "use another study file" in err
+
+
 def test_a_supernet_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
     code, _, err = run("measure", tmp_path / "none.safetensors")
     assert code == 1

@@ -15,7 +15,6 @@ from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator
 from mathnas.grouped import GroupedSpace
 from mathnas.space import Network, SearchSpace
-from mathnas.spaces import MobileNetV3
 
 if TYPE_CHECKING:
     from mathnas.nets.supernet import Supernet
@@ -76,28 +75,26 @@ def read_supernet(text: str) -> Supernet:
     return supernet_for(space).eval()
 
 
-def partitioned(supernet: Supernet, text: str, known: SearchSpace | None) -> Supernet:
+def partitioned(supernet: Supernet, text: str | None, known: SearchSpace | None) -> Supernet:
     """The supernet with the nodes that are asked for.
 
     Args:
         text: ``layers`` (its own nodes), a partition that its space knows, or the file of a grouped
-            space.
-        known: the space of the study, where there is one; it decides.
+            space; None: those of the study, or its own.
+        known: the space of the study, where there is one.
 
     Raises:
         InvalidInputError: there is no such partition, or the study is of another space.
     """
-    if known is not None:
-        return seen_as(supernet, known)
     space = supernet.space
+    if text is None:
+        return supernet if known is None else seen_as(supernet, known)
     if text == _LAYERS:
         return supernet
     if text.endswith(".json"):
         return seen_as(supernet, spaces.named(text))
-    if text == "stages" and isinstance(space, MobileNetV3):
-        return seen_as(supernet, space.stages("cpu"))
     if text in space.partitions:
-        return seen_as(supernet, GroupedSpace(space, space.partitions[text]))
+        return seen_as(supernet, spaces.partitioned(space, text))
     raise InvalidInputError(
         f"--partition is layers, a partition that {space.name} knows "
         f"({', '.join(space.partitions) or 'none'}), or the JSON file of a grouped space (mathnas "
@@ -184,8 +181,8 @@ def read_metrics(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def default_study(supernet: str, partition: str) -> Path:
+def default_study(supernet: str, partition: str | None) -> Path:
     """The study of measurements where none is named: in this folder, named after the supernet."""
     stem = Path(supernet).stem if supernet.endswith(".safetensors") else supernet
     safe = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in stem)
-    return Path(f"{safe}.{Path(partition).stem}.study")
+    return Path(f"{safe}.{Path(partition or _LAYERS).stem}.study")

@@ -95,13 +95,14 @@ def measure(
         int | None, typer.Option(help="Side of the images in pixels; by default the supernet's.")
     ] = None,
     partition: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="PARTITION",
             help="layers: the supernet's own nodes; a partition that it knows (mobilenetv3: "
-            "stages, with the five published candidates each); or a grouped space's JSON file.",
+            "stages, with the five published candidates each); or a grouped space's JSON file. By "
+            "default the study's, or layers.",
         ),
-    ] = "layers",
+    ] = None,
     meter: Annotated[str, typer.Option(help="Of energy; see `mathnas show-env`.")] = "auto",
     accept_noise: Annotated[
         bool, typer.Option("--accept-noise", help="Keep latencies of a machine that is too busy.")

@@ -1,6 +1,6 @@
 """Search spaces that mathnas knows: one file a space, declarative, without torch."""
 
-from mathnas.spaces.families import Family, catalogue, named, restore
+from mathnas.spaces.families import Family, catalogue, named, partitioned, restore
 from mathnas.spaces.fbnet import FBNet
 from mathnas.spaces.mobilenetv3 import MobileNetV3
 from mathnas.spaces.nasbench201 import NASBench201
@@ -14,5 +14,6 @@ __all__ = [
     "NASBenchMacro",
     "catalogue",
     "named",
+    "partitioned",
     "restore",
 ]

@@ -125,6 +125,29 @@ def named(text: str) -> SearchSpace:
     )
 
 
+def partitioned(space: SearchSpace, name: str) -> GroupedSpace:
+    """A space in the groups of one of its partitions: with the published candidates where there are
+    such, else with all configurations.
+
+    Raises:
+        InvalidInputError: the space knows no such partition, or a group has too many
+            configurations.
+
+    Example:
+        >>> from mathnas.spaces import MobileNetV3, partitioned
+        >>> partitioned(MobileNetV3(), "stages").sizes
+        (5, 5, 5, 5, 5)
+    """
+    if name not in space.partitions:
+        raise InvalidInputError(
+            f"{space.name} knows the partitions {', '.join(space.partitions) or 'none'}, but got "
+            f"{name!r}."
+        )
+    if isinstance(space, MobileNetV3) and name == "stages":
+        return space.stages("cpu")
+    return GroupedSpace(space, space.partitions[name])
+
+
 def restore(declaration: Mapping[str, object], where: str = "space") -> SearchSpace:
     """The space of a declaration, with its canonical form, forms, features and helpers where its
     family is known.
