@@ -26,7 +26,7 @@ from mathnas._progress import Progress, Show, progress_bar
 from mathnas.designs import balanced_sampling
 from mathnas.devices.additivity import Additivity, check_additivity, noise_of_repeats
 from mathnas.devices.isolation import PartSpace, isolation_table
-from mathnas.devices.relative import RelativeLatencyEvaluator
+from mathnas.devices.relative import REFERENCE_MS, RelativeLatencyEvaluator
 from mathnas.errors import EvaluationError, InvalidInputError
 from mathnas.evaluation import Evaluator
 from mathnas.metrics import Floats, Metric
@@ -777,8 +777,8 @@ def _drift(building: _Building) -> dict[str, tuple[float, float]]:
         for fact in building.study.evaluations(name):
             if dict(fact.conditions) != dict(conditions):
                 continue
-            if "reference_ms" in fact.measurement.notes:
-                noted.append(float(fact.measurement.notes["reference_ms"]))
+            if REFERENCE_MS in fact.measurement.notes:
+                noted.append(float(fact.measurement.notes[REFERENCE_MS]))
             elif fact.network == _base(building.study):
                 repeated.append(fact.measurement.value)
         values = noted or repeated

@@ -33,7 +33,8 @@ _FEWEST_RUNS = 5
 _LEVEL_ROUNDS = 100
 _LEVEL_QUANTILE = 0.25
 _MEDIAN = math.sqrt(math.pi / 2)  # standard error of a median, relative to that of a mean
-_LEVEL = "reference_ms"
+REFERENCE_MS = "reference_ms"
+"""In conditions: the reference's latency that all are relative to; in notes: what it was then."""
 
 
 class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
@@ -98,7 +99,7 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
     @property
     def conditions(self) -> Mapping[str, str]:  # type: ignore[override]
         """As of every latency; the first time that they are asked for, the reference is timed."""
-        return {**self._fixed, _LEVEL: f"{self.level_ms:.6g}"}
+        return {**self._fixed, REFERENCE_MS: f"{self.level_ms:.6g}"}
 
     @property
     def _fixed(self) -> dict[str, str]:
@@ -117,7 +118,7 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
         """Take the reference's latency from a study that holds measurements of this kind already,
         so that new ones join them."""
         for found in study.conditions("latency_ms"):
-            level = found.pop(_LEVEL, "")
+            level = found.pop(REFERENCE_MS, "")
             if found == self._fixed:
                 self._known = float(level)
                 return
@@ -156,7 +157,7 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
         ratios = fastest[1:] / fastest[0]
         notes = {
             **MachineState.read().notes(),
-            _LEVEL: f"{float(np.median(fastest[0])):.6g}",
+            REFERENCE_MS: f"{float(np.median(fastest[0])):.6g}",
         }
         found: list[Mapping[str, Measurement | float]] = []
         for network, ratio, own in zip(networks, ratios, fastest[1:], strict=True):
