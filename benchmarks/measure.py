@@ -138,7 +138,16 @@ def reported(folder: Path, space: MobileNetV3) -> None:
         for path in paths
         if not path.name.endswith(".table.json")
     ]
-    print(f"supernet: {space.name}, MobileNetV3 in layers and in stages")
+    print(f"supernet: {space.name}, in layers and in stages")
+    exports = {record["occasion"]: record["export_seconds"] for record in records}
+    for number, seconds in sorted(exports.items()):
+        print(f"occasion {number}: its parts were exported in {seconds:.0f} s, once for everything")
+    print(
+        "minutes: of measuring and fitting, validation included; measured: measurements that the "
+        "method added; of: networks or parts that the table is fitted on; bias: mean prediction "
+        "over mean measurement; noise: of one measurement; drift: of the reference; load: average "
+        "before and after"
+    )
     for partition in PARTITIONS:
         print(f"\n## {partition}")
         print(
