@@ -198,17 +198,17 @@ def _measure(
         closing(run_here(evaluator, tasks, interrupts)) as results,
     ):
         for task, outcomes in results:
+            note = ""
             for network, seed, outcome in zip(task.networks, task.seeds, outcomes, strict=True):
                 if isinstance(outcome, Failed):
                     failed += 1
-                    note = f"{network_text(network)}: {outcome.error}"
                     file.add(NotMeasured(run, network, outcome.error, seed, time.time()))
-                    print(f"failed: {note}", file=sys.stderr)
+                    print(f"failed: {network_text(network)}: {outcome.error}", file=sys.stderr)
                 else:
-                    found = outcome[metric]
-                    note = declared.format(found.value)
-                    file.add(Measured(run, network, found, seed, time.time()))
-                bar.advance(1, note)
+                    file.add(Measured(run, network, outcome[metric], seed, time.time()))
+                    note = declared.format(outcome[metric].value)
+            # all of what was measured in turns at once: the time left follows from it
+            bar.advance(len(outcomes), note)
     return failed
 
 
