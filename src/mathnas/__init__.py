@@ -68,6 +68,7 @@ from mathnas.search import (
 from mathnas.space import Block, BlockNode, DepthRule, Network, SearchSpace
 from mathnas.study import Failure, Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form, PairEffects, Prediction
+from mathnas.transfer import transfer, transfer_plan
 from mathnas.validation import (
     MetricValidation,
     Quality,
@@ -158,6 +159,8 @@ __all__ = [
     "search",
     "single_sampling",
     "table_shares",
+    "transfer",
+    "transfer_plan",
     "validate",
     "validation_sampling",
     "variance_shares",

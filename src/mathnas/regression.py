@@ -172,7 +172,7 @@ def regress(
     responses = responses_of(data.values, data.metric, scale)
     designs = {
         form: _Design(space, networks, pairs=pairs, prior=prior)
-        for form, networks in _forms(space, data.networks).items()
+        for form, networks in forms_of(space, data.networks).items()
     }
     form = AS_WRITTEN
     if len(designs) > 1:  # pairs cost much and add little: the form is chosen without them
@@ -192,7 +192,45 @@ def regress(
     return replace(found, form=form)
 
 
-def _forms(space: SearchSpace, networks: Indices) -> dict[str, Indices]:
+def regress_with(
+    space: SearchSpace,
+    data: Measurements,
+    reference: Network,
+    root: Floats,
+    response: Response,
+    noise_share: float,
+    *,
+    evidence: float = math.nan,
+    form: str = AS_WRITTEN,
+) -> Regression:
+    """The model with a given prior, response and noise, for callers that chose these themselves.
+
+    Args:
+        root: shape (blocks, rank): B of the prior covariance B B^T of the effects of blocks.
+        noise_share: variance of the noise, in the unit of that covariance.
+        form: which form of a network the blocks are those of.
+    """
+    networks = space.formed(data.networks, form)
+    design = _GivenDesign(space, networks, root)
+    choice = _Choice(response, _Prior(0.0), noise_share, evidence)
+    base = space.formed(np.array([reference]), form)[0]
+    return replace(_solution(design, choice, tuple(base.tolist()), data.values), form=form)
+
+
+def name_root(space: SearchSpace, correlation: float) -> Floats:
+    """A root of the covariance of effects that are alike in near nodes: for blocks of one name it
+    is ``correlation ** distance``, for others 0; shape (blocks, rank)."""
+    names = np.array([block.name for node in space.nodes for block in node.blocks])
+    node = np.repeat(np.arange(space.num_nodes), space.sizes)
+    same = names[:, None] == names[None]
+    distance = np.abs(node[:, None] - node[None])
+    values, vectors = np.linalg.eigh(same * correlation**distance)
+    kept = values > NEGLIGIBLE
+    root: Floats = vectors[:, kept] * np.sqrt(values[kept])
+    return root
+
+
+def forms_of(space: SearchSpace, networks: Indices) -> dict[str, Indices]:
     """The networks in each of the space's forms; those that change none of them are left out."""
     found = {AS_WRITTEN: networks}
     for form in space.forms:
@@ -243,7 +281,7 @@ class _Design:
         """A root B of the prior covariance B B^T of effects and pair entries."""
         key, pair_share = (shape.correlation, shape.prior_share), shape.pair_share
         if key not in self._roots:
-            blocks = self._root_of_blocks(shape.correlation)
+            blocks = name_root(self.space, shape.correlation)
             if self.prior is not None and shape.prior_share:
                 own = math.sqrt(shape.prior_share) * self.prior
                 blocks = np.hstack([own[:, None], blocks])
@@ -257,16 +295,6 @@ class _Design:
         root[len(blocks) :, blocks.shape[1] :] = math.sqrt(pair_share) * np.eye(count)
         return root
 
-    def _root_of_blocks(self, correlation: float) -> Floats:
-        names = np.array([block.name for node in self.space.nodes for block in node.blocks])
-        node = np.repeat(np.arange(self.space.num_nodes), self.space.sizes)
-        same = names[:, None] == names[None]
-        distance = np.abs(node[:, None] - node[None])
-        values, vectors = np.linalg.eigh(same * correlation**distance)
-        kept = values > NEGLIGIBLE
-        root: Floats = vectors[:, kept] * np.sqrt(values[kept])
-        return root
-
     def features(self, root: Floats) -> Floats:
         """Shape (networks, rank): in coordinates that are independent a priori."""
         blocks = self.space.num_blocks
@@ -276,6 +304,17 @@ class _Design:
             rank = root.shape[1] - (len(root) - blocks)
             features = np.hstack([features[:, :rank], self.entries * root[-1, -1]])
         return features
+
+
+class _GivenDesign(_Design):
+    """A design without pairs whose prior is given."""
+
+    def __init__(self, space: SearchSpace, networks: Indices, root: Floats) -> None:
+        super().__init__(space, networks, pairs=False)
+        self.pairs, self.given = [], root
+
+    def root(self, shape: _Prior) -> Floats:
+        return self.given
 
 
 @dataclass(frozen=True)
@@ -417,7 +456,7 @@ def _solution(design: _Design, choice: _Choice, reference: Network, measured: Fl
     values = root @ solved.weights * response.unit
     effects = values[: space.num_blocks].copy()
     constant = solved.constant - float(solved.centre @ solved.weights)
-    base, pairs = _about(
+    base, pairs = about(
         space,
         reference,
         response.centre + response.unit * constant,
@@ -506,7 +545,7 @@ def _pairs(design: _Design, values: Floats) -> list[PairEffects]:
     return found
 
 
-def _about(
+def about(
     space: SearchSpace,
     reference: Network,
     base: float,

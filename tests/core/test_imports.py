@@ -51,7 +51,11 @@ DOWNSTREAM = {
     *("spaces", "datasets", "nets", "images", "training", "baselines", "devices", "demo", "cli"),
     "report",
 }
-CORE = {*FLOW, "fitting", "refinement", "regression", "study", "runner", "trials", "acquisition"}
+CORE = {
+    *FLOW,
+    *("fitting", "refinement", "regression", "study", "runner", "transfer", "trials"),
+    "acquisition",
+}
 
 
 # ---- in a new process ----------------------------------------------------------------------------

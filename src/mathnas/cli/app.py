@@ -32,6 +32,7 @@ from mathnas.cli import (
     show_env,
     spaces,
     train,
+    transfer,
     validate,
 )
 from mathnas.errors import MathNASError
@@ -52,6 +53,7 @@ for module in (
     evaluate,
     fit,
     measure,
+    transfer,
     validate,
     predict,
     search,
