@@ -1,6 +1,6 @@
 """A new device's table from a known device's and a few measurements, on public measurements.
 
-    MATHNAS_DATA=... python benchmarks/devices.py [--parts fbnet cells] [--seeds 3]
+    MATHNAS_DATA=... python benchmarks/devices.py [--parts fbnet cells] [--seeds 2]
 
 For each ordered pair of devices: a table of the known one from many random networks (1,000 of
 FBNet, 500 cells of NAS-Bench-201), then 20 or 40 other random networks measured on the new one.
@@ -84,8 +84,9 @@ class Bench:
         own = np.abs(100 * (predicted / self.values[new] - 1))
         unseen = np.zeros(len(own), dtype=bool)
         unseen[self.order(seed)[self.known + MORE * max(COUNTS) :]] = True
-        self.errors[(*place, kind)] = float(own[unseen & self.judged[new]].mean())
-        self.everywhere[(*place, kind)] = float(own[unseen].mean())
+        key = (*place, kind)
+        self.errors[key] = float(own[unseen & self.judged[new]].mean())
+        self.everywhere[key] = float(own[unseen].mean())
 
     def order(self, seed: int) -> Indices:
         found: Indices = np.random.default_rng(seed).permutation(len(self.networks))
@@ -237,7 +238,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--parts", nargs="+", choices=("fbnet", "cells"), default=("fbnet", "cells")
     )
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     chosen = parser.parse_args()
     # few networks leave blocks out, and some transfers are no better than fitting anew
     warnings.simplefilter("ignore", mn.MathNASWarning)

@@ -15,7 +15,7 @@ a variance of its own:
 The variances, the noise, whether errors are relative, and the form of networks that counts are
 those with the most evidence, so a part that does not help has none. Noise has heavy tails where
 that is seen (Student's t, by weights). Scaling one known table by one factor is kept beside this,
-and taken where its left-out error is smaller.
+and taken unless the other's left-out error is smaller by more than a standard error.
 """
 
 from __future__ import annotations
@@ -98,17 +98,17 @@ def transfer(
     errors["transfer"] = _error(found.regression.left_out, data.values)
     scaled = min(
         (_scaled(space, data, base, table, name) for table, name in columns),
-        key=lambda one: one.error,
+        key=lambda one: float(one.off.mean()),
     )
-    errors["one factor"] = scaled.error
+    errors["one factor"] = float(scaled.off.mean())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MathNASWarning)  # blocks that few networks leave out
         anew = regress(space, data, base)
     errors["anew"] = _error(anew.left_out, data.values)
     chosen = found.to_dict()
-    if scaled.error < errors["transfer"]:
+    if not _surely_less(_off(found.regression.left_out, data.values), scaled.off):
         column, chosen = scaled.column, {"model": "one factor", "factor": scaled.factor}
-    best = min(errors["transfer"], errors["one factor"])
+    best = errors["one factor" if "factor" in chosen else "transfer"]
     if errors["anew"] < best:
         warnings.warn(
             f"{data.metric.name}: fitting anew leaves out the {len(data)} networks with an error "
@@ -210,10 +210,10 @@ def _check(space: SearchSpace, data: Measurements) -> None:
             f"a transfer needs at least {_LEAST} measured networks, better 20, but "
             f"{data.metric.name} has {len(data)}: measure more."
         )
-    if data.networks.shape[1:] != (space.num_nodes,):
+    space.check_array(data.networks)
+    if not np.isfinite(data.values).all():
         raise InvalidInputError(
-            f"networks of {space.name} have {space.num_nodes} nodes, but the measured ones have "
-            f"the shape {data.networks.shape}."
+            f"measurements are finite, but of {data.metric.name} some are not: leave them out."
         )
 
 
@@ -224,7 +224,7 @@ def _title(table: BlockTable) -> str:
 def _main_effects(table: BlockTable, name: str) -> Floats:
     """Effects of single blocks; what pairs of blocks add is averaged over the other block."""
     column, space = table.column(name), table.space
-    effects = column.effects.copy()
+    effects: Floats = column.effects.copy()
     for pair in column.pairs:
         for node, own in (
             (pair.first, pair.effects.mean(axis=1)),
@@ -248,7 +248,7 @@ def _parts(space: SearchSpace, columns: Sequence[_Column]) -> dict[str, Floats]:
     costs = _unit([np.concatenate([piece - piece.min() for piece in own]) for own in pieces])
     size = np.sqrt((costs**2).mean(axis=1))
     near = name_root(space, _NEAR)
-    parts = {
+    parts: dict[str, Floats] = {
         "known": effects,
         "nodes": _split(costs, node),
         "costs": size[:, None] * near,
@@ -452,10 +452,23 @@ def _noisier(found: Regression, factors: Floats) -> Regression:
     return replace(found, posterior=replace(found.posterior, noise=noise))
 
 
-def _error(left_out: Floats, values: Floats) -> float:
-    """Mean absolute error in percent, or in the metric's unit where a value is not positive."""
+def _off(left_out: Floats, values: Floats) -> Floats:
+    """Absolute errors in percent, or in the metric's unit where a value is not positive."""
     off = np.abs(left_out - values)
-    return float((100 * off / values).mean() if (values > 0).all() else off.mean())
+    found: Floats = 100 * off / values if (values > 0).all() else off
+    return found
+
+
+def _error(left_out: Floats, values: Floats) -> float:
+    return float(_off(left_out, values).mean())
+
+
+def _surely_less(one: Floats, other: Floats) -> bool:
+    """Whether errors are less than those of a simpler model by more than a standard error of the
+    difference (Breiman et al., 1984): what was fitted to the same networks looks better than it
+    is."""
+    less = other - one
+    return float(less.mean()) > float(less.std(ddof=1)) / math.sqrt(len(less))
 
 
 # ---- one factor --------------------------------------------------------------------------------
@@ -467,7 +480,7 @@ class _Scaled:
 
     column: BlockEffects
     factor: float
-    error: float
+    off: Floats
 
 
 def _scaled(
@@ -501,7 +514,7 @@ def _scaled(
         conditions=data.conditions,
         posterior=posterior,
     )
-    return _Scaled(column, factor, _error(off + data.values, data.values))
+    return _Scaled(column, factor, _off(off + data.values, data.values))
 
 
 def scaling(predicted: Floats, measured: Floats) -> float:
