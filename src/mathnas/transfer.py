@@ -47,7 +47,7 @@ _USUAL = {"known": 3.0, "nodes": 0.1, "names": 0.3, "costs": 0.3, "alike": 1.0, 
 _WIDTH = 3.0
 _NOTHING = 3e-4  # what a share of 0 counts as there
 _NEAR = 0.8  # correlation of a name's effects in neighbouring nodes
-_MOST_SWEEPS = 4
+_MOST_SWEEPS, _REACH = 4, 2
 _REWEIGHTED = 2
 _FREEDOM = 4.0  # of Student's t distribution
 _CLEARLY = 0.97  # of the left-out error: heavy tails are taken where they have less
@@ -322,17 +322,20 @@ class _Climb:
         self.place[0] = _FIRST  # what is known
         self.evidence, self.noise = -math.inf, 1.0
 
-    def sweep(self) -> bool:
-        """Each variance in turn to where the evidence is highest; False where none moves."""
+    def sweep(self, reach: int = len(_SHARES)) -> bool:
+        """Each variance in turn to where the evidence is highest, at most `reach` steps away; False
+        where none moves."""
         before = self.place.copy()
-        for part in range(len(self.place)):
+        for part, own in enumerate(before.tolist()):
+            places = np.arange(max(own - reach, 0), min(own + reach + 1, len(_SHARES)))
             shares = _SHARES[self.place].copy()
             shares[part] = 0.0
             rest = np.tensordot(shares, self.kernels, 1)
-            tried = rest + _SHARES[:, None, None] * self.kernels[part]
-            strength, vectors = np.linalg.eigh(tried)
-            for place in range(len(_SHARES)):
-                found, noise = self._evidence(strength[place], vectors[place])
+            tried = rest + _SHARES[places, None, None] * self.kernels[part]
+            for place, strength, vectors in zip(
+                places.tolist(), *np.linalg.eigh(tried), strict=True
+            ):
+                found, noise = self._evidence(strength, vectors)
                 found += self._prior(part, place)
                 if found > self.evidence + NEGLIGIBLE:
                     self.evidence, self.noise, self.place[part] = found, noise, place
@@ -397,7 +400,7 @@ def _fitted(
 
 def _to_the_top(climb: _Climb) -> None:
     for _ in range(_MOST_SWEEPS):
-        if not climb.sweep():
+        if not climb.sweep(_REACH):
             return
 
 
