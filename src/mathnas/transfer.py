@@ -13,9 +13,9 @@ a variance of its own:
 - *free*: an effect of each block, alike in nodes that are near, whatever is known.
 
 The variances, the noise, whether errors are relative, and the form of networks that counts are
-those with the most evidence, so a part that does not help has none. Noise has heavy tails where
-that is seen (Student's t, by weights). Scaling one known table by one factor is kept beside this,
-and taken unless the other's left-out error is smaller by more than a standard error.
+those with the most evidence, so a part that does not help has hardly any. Noise has heavy tails
+where that is seen (Student's t, by weights). Scaling one known table by one factor is kept beside
+this, and taken unless the other's left-out error is smaller by more than a standard error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 
 from mathnas.designs import balanced_sampling
 from mathnas.errors import InvalidInputError, MathNASWarning
-from mathnas.metrics import Floats
+from mathnas.metrics import IDENTITY, Floats
 from mathnas.posterior import Posterior
 from mathnas.regression import Regression, about, forms_of, name_root, regress, regress_with
 from mathnas.responses import NEGLIGIBLE, NOISES, Response, evidences, responses_of, whitened
@@ -190,7 +190,8 @@ def _columns_of(
             )
     for table, name in found:
         column = table.column(name)
-        if not column.metric.additive or column.form is not Form.LINEAR or column.process:
+        linear = column.form is Form.LINEAR and column.metric.scale == IDENTITY
+        if not column.metric.additive or not linear or column.process is not None:
             raise InvalidInputError(
                 f"a transfer is of metrics that are sums over blocks (latency, energy), but {name} "
                 "is not: fit it with method='regression' and the known table as the prior."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,18 @@ def test_rubbish_is_refused(space: SearchSpace, options: dict[str, object], mess
     passed = {key: options[key] for key in ("known", "reference") if key in options}
     with pytest.raises(mn.InvalidInputError, match=message):
         quietly(tables, measured(few, values, metric), **passed)
+
+
+def test_a_known_column_on_a_response_scale_is_refused(space: SearchSpace) -> None:
+    table = table_of(space, costs(0))
+    column = table.column("latency_ms")
+    curved = replace(column, metric=replace(column.metric, scale=mn.LogScale(1, 99)))
+    few, _ = split(space, 20)
+    with pytest.raises(mn.InvalidInputError, match="sums over blocks"):
+        quietly(
+            mn.BlockTable(space, table.reference, {"latency_ms": curved}),
+            measured(few, latency(costs(0), few)),
+        )
 
 
 def test_a_study_of_several_metrics_asks_for_one(space: SearchSpace, tmp_path: Path) -> None:
