@@ -483,7 +483,9 @@ class _Trainer:
         if self.folder is None:
             return None
         path = self.folder / SUPERNET_FILE
-        if self.processes.first:
+        # evaluations know a supernet by its file, whose bytes may differ where its content does not
+        there = self.resumed == self.total and path.exists()
+        if self.processes.first and not there:
             notes = {
                 "training": self.config.to_dict(),
                 "data": self.data.name,
