@@ -6,8 +6,8 @@ The reference network of the supernet on CIFAR-10 (32 pixels, a batch of 1, one 
 prepared by each engine, and all are timed in turns, so that the machine is the same for them. Each
 ratio is the median over rounds of an engine's time to onnxruntime's in the same round. Beside it
 stands the ratio of processor times, which what else runs on the machine hardly touches. A run that
-the rule of noise flags is repeated, up to N times, and at last refused, or kept with its flags where
-noise is accepted.
+the rule of noise flags is repeated, up to N times, and at last refused, or kept with its flags
+where noise is accepted.
 """
 
 from __future__ import annotations
