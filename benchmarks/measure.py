@@ -149,6 +149,8 @@ def reported(folder: Path, space: MobileNetV3) -> None:
         "before and after"
     )
     for partition in PARTITIONS:
+        if not any(record["partition"] == partition for record in records):
+            continue
         print(f"\n## {partition}")
         print(
             f"{'occasion':8} {'method':12} {'minutes':>7} {'measured':>8} {'of':>5} {'MAPE %':>7} "
