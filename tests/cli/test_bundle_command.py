@@ -38,7 +38,7 @@ def test_a_supernet_is_bundled_run_and_imported(run: Run) -> None:
     save_supernet(Path("tiny.safetensors"), supernet)
     code, out, said = run(
         *("bundle", "tiny.safetensors", "-o", "box", "--sampling", "full", "--rounds", "2"),
-        *("--zip", "--threads", "1", "--together", "4"),
+        *("--zip", "--accept-noise", "--threads", "1", "--together", "4"),
     )
     assert code == 0, said
     assert out.startswith("4 networks of ")

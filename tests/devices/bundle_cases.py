@@ -20,6 +20,7 @@ from mathnas import Block, BlockNode, Network, SearchSpace
 from mathnas.devices.bundle import write_bundle
 from mathnas.devices.bundle_plan import BundlePlan
 from mathnas.devices.bundle_runner import run_bundle
+from mathnas.devices.noise import NoiseRule
 from mathnas.devices.timing import TimingSettings
 from mathnas.space import network_text
 
@@ -32,6 +33,7 @@ NETWORKS: tuple[Network, ...] = tuple(
 )
 SIDE = 48
 QUICK = TimingSettings(rounds=2, slice_ms=0.2, warmup_ms=1.0)
+ONCE = NoiseRule(attempts=1)
 _WEIGHTS = [
     np.random.default_rng(seed).normal(size=(SIDE, SIDE)).astype(np.float32) / 7
     for seed in range(3)
@@ -83,6 +85,9 @@ def a_bundle(
         together=together,
         repeats=repeats,
         conditions={"resolution": "48"},
+        # other tests may run beside these
+        noise=ONCE,
+        accept_noise=True,
     )
 
 

@@ -24,6 +24,7 @@ import onnx
 import onnxruntime
 from bundle_cases import (
     NETWORKS,
+    ONCE,
     SIDE,
     SPACE,
     _written,
@@ -272,7 +273,15 @@ def test_a_network_that_cannot_be_run_is_a_failure_and_is_tried_again(
         return bytes(graph.SerializeToString())
 
     folder = tmp_path / "b"
-    write_bundle(folder, SPACE, [(0, 0, 1), (1, 0, 0), (0, 1, 1)], models, timing=SLOW)
+    write_bundle(
+        folder,
+        SPACE,
+        [(0, 0, 1), (1, 0, 0), (0, 1, 1)],
+        models,
+        timing=SLOW,
+        noise=ONCE,
+        accept_noise=True,
+    )
     for _ in range(2):
         assert main(folder, []) == 1
         captured = capsys.readouterr()
@@ -290,12 +299,14 @@ def test_a_network_that_cannot_be_run_is_a_failure_and_is_tried_again(
 
 
 def test_the_sample_is_noted_in_the_study(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "b", SPACE, single_sampling(SPACE, (1, 2, 1)), model, timing=SLOW)
+    sample = single_sampling(SPACE, (1, 2, 1))
+    write_bundle(tmp_path / "b", SPACE, sample, model, timing=SLOW, noise=ONCE, accept_noise=True)
     run_bundle(tmp_path / "b")
     with Study(tmp_path / "my.study", SPACE) as study:
         assert study.reference != (1, 2, 1)
         assert BundleImport.read(tmp_path / "b").add_to(study).added == 7
         assert study.reference == (1, 2, 1)
+        assert [device.cores for device in study.devices.values()]
 
 
 def test_nothing_but_numpy_and_onnxruntime_is_there(python: str) -> None:

@@ -79,6 +79,10 @@ def bundle(
     rounds: Annotated[
         int | None, typer.Option(help="Slices of time that each network is measured in.")
     ] = None,
+    accept_noise: Annotated[
+        bool,
+        typer.Option("--accept-noise", help="Keep times that stay disturbed, with what was seen."),
+    ] = False,
     together: Annotated[int, typer.Option(help="Networks that are measured in turns.")] = 8,
     repeats: Repeats = 1,
     seed: Annotated[int, typer.Option(help="Of the sample and the order of measurement.")] = 0,
@@ -153,6 +157,8 @@ def bundle(
         together=here.batch_size,
         repeats=repeats,
         seed=seed,
+        noise=here.noise,
+        accept_noise=accept_noise,
         conditions={name: here.conditions[name] for name in ("resolution", "torch")},
         also=further,
         progress=progress_of(as_json),

@@ -63,7 +63,11 @@ def import_(
                 "planned": report.planned,
                 "failed": report.failed,
                 "runs": [
-                    {"metric": run.metric, "device": run.device, "conditions": run.conditions}
+                    {
+                        "metric": run.metric,
+                        "device": run.device.to_dict(),
+                        "conditions": run.conditions,
+                    }
                     for run in report.runs
                 ],
             }

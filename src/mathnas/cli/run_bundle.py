@@ -55,12 +55,17 @@ def run_bundle(
     name: Annotated[
         str | None, typer.Option(help="Of the machine; by default processor and cores.")
     ] = None,
+    accept_noise: Annotated[
+        bool,
+        typer.Option("--accept-noise", help="Keep times that stay disturbed, with what was seen."),
+    ] = False,
     python: Python = "python3",
     ssh_options: SshOptions = None,
     as_json: AsJson = False,
 ) -> None:
     arguments = [] if threads is None else ["--threads", str(threads)]
     arguments += [] if name is None else ["--name", name]
+    arguments += ["--accept-noise"] if accept_noise else []
     place = run_there(folder, target, results, python, ssh_options, arguments)
     if as_json:
         print_json({"results": str(place)})

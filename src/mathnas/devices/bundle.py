@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +26,7 @@ from mathnas._records import write_json, write_text
 from mathnas.devices.bundle_plan import GRAPHS, LIBRARY, PLAN, RUNNER, BundlePlan, Manifest
 from mathnas.devices.bundle_runner import check_plan
 from mathnas.devices.common import Engine
+from mathnas.devices.noise import NoiseRule
 from mathnas.devices.onnxruntime import OnnxRuntimeEngine
 from mathnas.devices.timing import TimingSettings
 from mathnas.errors import FileFormatError, InvalidInputError
@@ -84,7 +85,9 @@ def write_bundle(
     together: int = 8,
     repeats: int = 1,
     seed: int = 0,
-    conditions: dict[str, str] | None = None,
+    conditions: Mapping[str, str] | None = None,
+    noise: NoiseRule | None = None,
+    accept_noise: bool = False,
     also: Iterable[Sequence[int | str]] = (),
     progress: Show = None,
 ) -> BundlePlan:
@@ -102,6 +105,8 @@ def write_bundle(
         repeats: measurements of each network.
         seed: of the order of measurement.
         conditions: what else the values depend on, for example the resolution of the inputs.
+        noise: what is too noisy, and how often it is tried again.
+        accept_noise: keep times that stay disturbed, with notes of what was seen.
         also: further networks, to validate with.
         progress: as in `mathnas.evaluate`.
 
@@ -128,6 +133,8 @@ def write_bundle(
         repeats,
         seed,
         dict(conditions or {}),
+        noise or NoiseRule(),
+        accept_noise,
         networks if isinstance(networks, Sample) else None,
     )
     check_plan(plan)

@@ -35,7 +35,7 @@ class ImportReport:
     torn: int
 
     def __str__(self) -> str:
-        devices = sorted({str(run.device.get("name", "unknown")) for run in self.runs})
+        devices = sorted({run.device.name for run in self.runs})
         text = (
             f"{self.added} measurements added, {self.already} already there, of {self.planned} "
             f"that were planned; measured on {' and '.join(devices) or 'nothing'}."
@@ -109,6 +109,8 @@ class BundleImport:
             for item in found.failed
             if (item.network, item.time) not in tried
         ]
+        for run in found.runs:
+            study.add_device(run.device)
         study.add(new, failures)
         if plan.sample is not None and new:
             study.add_sample(plan.sample)
@@ -131,6 +133,7 @@ def _check(path: Path, plan: BundlePlan, found: BundleResults) -> None:
                 f"{number} is of {run.metric}."
             )
         stated: Mapping[str, str] = {
+            "device": run.device.name,
             "engine": plan.engine,
             "batch": str(plan.batch),
             "precision": plan.precision,

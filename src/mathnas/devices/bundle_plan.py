@@ -21,9 +21,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from mathnas._files import file_sha256
 from mathnas._records import Record, read_json, shown, write_json
+from mathnas.devices.noise import NoiseRule
 from mathnas.devices.timing import TimingSettings
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.metrics import metric_named
@@ -40,6 +42,8 @@ GRAPHS = "graphs"
 _PLAN_FORMAT = "mathnas-bundle-plan"
 _MANIFEST_FORMAT = "mathnas-bundle"
 _VERSION = 1
+
+_SettingsT = TypeVar("_SettingsT", TimingSettings, NoiseRule)
 
 
 class NotWholeError(FileFormatError):
@@ -61,6 +65,8 @@ class BundlePlan:
         repeats: measurements of each network.
         seed: of the order of measurement; evaluators are given it with the repeat added.
         conditions: what else values depend on; they join those that the evaluators state.
+        noise: what is too noisy for a table.
+        accept_noise: keep times that stay disturbed, with notes of what was seen.
         sample: the design that the networks, or some of them, come from.
     """
 
@@ -76,6 +82,8 @@ class BundlePlan:
     repeats: int = 1
     seed: int = 0
     conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    noise: NoiseRule = dataclasses.field(default_factory=NoiseRule)
+    accept_noise: bool = False
     sample: Sample | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +136,8 @@ class BundlePlan:
             "repeats": self.repeats,
             "seed": self.seed,
             "conditions": dict(self.conditions),
+            "noise": dataclasses.asdict(self.noise),
+            "accept_noise": self.accept_noise,
             "sample": sample,
         }
 
@@ -142,7 +152,7 @@ class BundlePlan:
         record = read_json(path, _PLAN_FORMAT, _VERSION)
         record.only(
             *("format", "version", "space", "networks", "metrics", "engine", "timing", "together"),
-            *("repeats", "seed", "conditions", "sample"),
+            *("repeats", "seed", "conditions", "noise", "accept_noise", "sample"),
         )
         space = SearchSpace.from_dict(record.get("space", dict), f"{path}.space")
         engine = record.record("engine")
@@ -164,11 +174,13 @@ class BundlePlan:
             engine.get("threads", int),
             engine.get("batch", int),
             engine.get("precision", str),
-            _timing(record.record("timing")),
+            _settings(TimingSettings, record.record("timing")),
             record.get("together", int),
             record.get("repeats", int),
             record.get("seed", int),
             text_mapping(record, "conditions"),
+            _settings(NoiseRule, record.record("noise")),
+            record.get("accept_noise", bool),
             sample,
         )
 
@@ -318,9 +330,8 @@ def _networks(space: SearchSpace, record: Record) -> tuple[Network, ...]:
         raise FileFormatError(f"{record.where}.networks: {error}") from error
 
 
-def _timing(record: Record) -> TimingSettings:
-    defaults = dataclasses.asdict(TimingSettings())
+def _settings(kind: type[_SettingsT], record: Record) -> _SettingsT:
+    """Settings whose fields all have defaults; those that a plan lacks are as by default."""
+    defaults = dataclasses.asdict(kind())
     record.only(*defaults)
-    return TimingSettings(
-        **{name: record.get(name, type(value), value) for name, value in defaults.items()}
-    )
+    return kind(**{name: record.get(name, type(value), value) for name, value in defaults.items()})

@@ -18,6 +18,7 @@ from types import TracebackType
 
 from mathnas._files import sync_folder
 from mathnas._records import Record, check_header
+from mathnas.device import Device
 from mathnas.devices.bundle_plan import text_mapping
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Measurement
@@ -36,14 +37,14 @@ class Run:
     Attributes:
         metric: what it measured.
         conditions: under which conditions.
-        device: the machine, as `mathnas.devices.host.Device` tells it.
+        device: the machine.
         software: versions by name.
         time: when it began, seconds since 1970.
     """
 
     metric: str
     conditions: Mapping[str, str]
-    device: Mapping[str, object]
+    device: Device
     software: Mapping[str, str]
     time: float
 
@@ -154,7 +155,7 @@ class ResultsFile:
                 "version": _VERSION,
                 "metric": run.metric,
                 "conditions": dict(run.conditions),
-                "device": dict(run.device),
+                "device": run.device.to_dict(),
                 "software": dict(run.software),
                 "time": run.time,
             }
@@ -253,7 +254,7 @@ def _take(results: BundleResults, record: Record) -> None:
         metric = metric_named(record.get("metric", str)).name
         conditions = text_mapping(record, "conditions")
         software = text_mapping(record, "software")
-        device = record.get("device", dict)
+        device = Device.from_dict(record.get("device", dict), f"{record.where}.device")
         results.runs.append(Run(metric, conditions, device, software, time))
         return
     run = record.get("run", int)

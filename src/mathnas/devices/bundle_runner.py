@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,11 @@ from mathnas._interrupts import Interrupts
 from mathnas._progress import progress_bar
 from mathnas._version import __version__
 from mathnas._workers import Failed, Task, run_here
+from mathnas.device import Device
 from mathnas.devices.bundle_plan import RESULTS, BundlePlan, NotWholeError, read_bundle
 from mathnas.devices.bundle_results import Measured, NotMeasured, ResultsFile, Run
 from mathnas.devices.common import LatencyEvaluator
-from mathnas.devices.host import Device, this_device
+from mathnas.devices.host import this_device
 from mathnas.devices.onnxruntime import OnnxRuntimeEngine
 from mathnas.errors import EvaluationError, FileFormatError, InvalidInputError, MathNASError
 from mathnas.evaluation import Evaluator
@@ -43,6 +45,8 @@ def _latency(folder: Path, plan: BundlePlan, device: Device) -> Evaluator:
         device=device,
         timing=plan.timing,
         batch_size=plan.together,
+        noise=plan.noise,
+        accept_noise=plan.accept_noise,
     )
 
 
@@ -74,6 +78,7 @@ def run_bundle(
     *,
     threads: int | None = None,
     name: str | None = None,
+    accept_noise: bool = False,
 ) -> tuple[int, int]:
     """Measure on this machine what a bundle plans and its results lack.
 
@@ -81,6 +86,7 @@ def run_bundle(
         results: by default ``results.jsonl`` in the bundle.
         threads: instead of the plan's.
         name: of this machine, in the conditions of what is measured.
+        accept_noise: keep times that stay disturbed, also where the plan does not say so.
 
     Returns:
         How many measurements there are now, and how many failed; those are tried again by the next
@@ -92,6 +98,7 @@ def run_bundle(
         KeyboardInterrupt: after Ctrl-C, when what had finished is written.
     """
     plan, digest = _opened(folder, threads)
+    plan = replace(plan, accept_noise=plan.accept_noise or accept_noise)
     device = this_device(name)
     path = results or folder / RESULTS
     lock = FileLock(
@@ -148,6 +155,11 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="instead of the plan's")
     parser.add_argument("--name", help="of this machine (default: processor and cores)")
     parser.add_argument(
+        "--accept-noise",
+        action="store_true",
+        help="keep times that stay disturbed by other programs, with notes of what was seen",
+    )
+    parser.add_argument(
         "--check",
         action="store_true",
         help="only see that the bundle is whole and that its first network runs here",
@@ -159,7 +171,13 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
             device = check_bundle(folder, threads=options.threads, name=options.name)
             print(f"the bundle is whole, and runs on {device.name} ({device.system}).")
             return 0
-        done, failed = run_bundle(folder, path, threads=options.threads, name=options.name)
+        done, failed = run_bundle(
+            folder,
+            path,
+            threads=options.threads,
+            name=options.name,
+            accept_noise=options.accept_noise,
+        )
         print(f"{done} measurements are in {path}{f', {failed} failed' * bool(failed)}.")
         return 1 if failed else 0
     except MathNASError as error:
@@ -188,7 +206,7 @@ def _measure(
     tasks = _tasks(plan, file.results.counts(metric, evaluator.conditions))
     if not tasks:
         return 0
-    run = file.begin(Run(metric, evaluator.conditions, device.to_dict(), _software(), time.time()))
+    run = file.begin(Run(metric, evaluator.conditions, device, _software(), time.time()))
     declared = metric_named(metric)
     total = sum(len(task.networks) for task in tasks)
     failed = 0
