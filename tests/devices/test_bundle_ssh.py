@@ -19,8 +19,11 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import onnx
 from bundle_cases import (
     NETWORKS,
+    ONCE,
+    QUICK,
     SPACE,
     _written,
     a_bundle,
@@ -28,15 +31,25 @@ from bundle_cases import (
     lines_of,
     measured,
     measured_bundle,
+    model,
     own_lock,
     python,
 )
 
-from mathnas import EvaluationError, FileFormatError, InvalidInputError, MissingExtraError, Study
+from mathnas import (
+    EvaluationError,
+    FileFormatError,
+    InvalidInputError,
+    MissingExtraError,
+    Study,
+    evaluate,
+)
+from mathnas.devices.building import measure
 from mathnas.devices.bundle_import import BundleImport
+from mathnas.devices.remote import RemoteLatencyEvaluator
 from mathnas.devices.ssh import SshTarget, run_over_ssh
 from mathnas.devices.timing import TimingSettings
-from mathnas.space import network_text
+from mathnas.space import Network, network_text
 
 __all__ = ["_written", "bundle", "measured_bundle", "own_lock", "python"]
 
@@ -359,3 +372,60 @@ def test_targets(text: str, target: SshTarget) -> None:
 def test_what_is_no_target(text: str) -> None:
     with pytest.raises(InvalidInputError, match=r"is written ssh://\[user@\]host"):
         SshTarget.parse(text)
+
+
+# ---- as an evaluator -----------------------------------------------------------------------------
+
+
+def remote(
+    server: Server, folder: Path, there: Path, interpreter: str, **settings: object
+) -> RemoteLatencyEvaluator:
+    return RemoteLatencyEvaluator(
+        model,
+        SPACE,
+        server.target(there),
+        folder,
+        timing=QUICK,
+        noise=ONCE,
+        accept_noise=True,
+        together=2,
+        python=interpreter,
+        options=server.options,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_a_table_of_another_machine_is_built_from_here(
+    server: Server, python: Path, tmp_path: Path
+) -> None:
+    there, bundles = tmp_path / "there", tmp_path / "bundles"
+    evaluator = remote(server, bundles, there, str(python))
+    with Study(tmp_path / "s", SPACE) as study:
+        report = measure(study, [evaluator], minutes=2, target=10.0, networks=4)
+        assert list(study.devices) == [evaluator.device.name]
+        assert study.conditions("latency_ms") == [evaluator.conditions]
+        assert report.metrics["latency_ms"].validation.networks.shape == (4, 3)
+        # a bundle of the same networks is there already: nothing is measured again
+        before = sorted(bundles.glob("*.jsonl"))
+        again = remote(server, bundles, there, str(python))
+        assert again.conditions == evaluator.conditions
+        assert sorted(bundles.glob("*.jsonl")) == before
+
+
+def test_networks_that_fail_there_do_not_cost_the_others(
+    server: Server, python: Path, tmp_path: Path
+) -> None:
+    def with_a_bad_one(network: Network) -> bytes:
+        if network != (0, 0, 1):
+            return model(network)
+        graph = onnx.load_from_string(model(network))
+        graph.graph.node[-1].op_type = "NoSuchOperator"
+        return bytes(graph.SerializeToString())
+
+    evaluator = remote(server, tmp_path / "bundles", tmp_path / "there", str(python))
+    evaluator.models = with_a_bad_one
+    with Study(tmp_path / "s", SPACE) as study:
+        report = evaluate(study, [(0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0)], evaluator)
+        assert [failure.network for failure in report.failures] == [(0, 0, 1)]
+        assert "NoSuchOperator" in report.failures[0].error
+        assert len(study) == 3

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from mathnas import spaces
 from mathnas.cli._extras import needing
 from mathnas.cli._supernets import SupernetFile, seen_as
@@ -22,7 +24,25 @@ if TYPE_CHECKING:
 Models = Callable[[Network], Any]
 
 METRICS = ("latency_ms", "energy_mj", "memory_mb", "memory_mb_weights")
+LOCAL = "local"
+LATENCY_THERE = "onnxruntime"  # what bundles run
 _LAYERS = "layers"
+
+
+@dataclass(frozen=True)
+class There:
+    """Another machine to measure on.
+
+    Attributes:
+        target: ``ssh://[user@]host[:port][/path]``.
+        folder: here, for bundles and results.
+        python, options: of `mathnas.devices.ssh.run_over_ssh`.
+    """
+
+    target: str
+    folder: Path
+    python: str
+    options: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,7 @@ class CostSettings:
         resolution: of the images; None: the supernet's.
         accept_noise: whether latencies of a machine that is busy are kept.
         meter: for energy.
+        there: another machine; None measures on this one.
     """
 
     metrics: tuple[str, ...]
@@ -45,6 +66,7 @@ class CostSettings:
     resolution: int | None = None
     accept_noise: bool = False
     meter: str = "auto"
+    there: There | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in METRICS]
@@ -54,6 +76,14 @@ class CostSettings:
                 f"{','.join(self.metrics)!r}."
             )
         engine_family(self.engine)
+        if self.there is not None and (
+            self.metrics != ("latency_ms",) or self.engine != LATENCY_THERE
+        ):
+            raise InvalidInputError(
+                f"on another machine latency_ms is measured on {LATENCY_THERE}, but got "
+                f"--metrics {','.join(self.metrics)} --engine {self.engine}: leave these out, or "
+                "run mathnas on that machine."
+            )
 
 
 def read_supernet(text: str) -> Supernet:
@@ -135,6 +165,11 @@ class CostEvaluators:
                 f"blocks are measured alone as ONNX graphs, which {self.settings.engine} does not "
                 "read: use another engine or method."
             )
+        if self.settings.there is not None:
+            raise InvalidInputError(
+                "blocks are measured alone on this machine only: leave out --device, or use "
+                "another --method."
+            )
         from mathnas.nets.onnx_export import NetworkGraphs
         from mathnas.nets.parts import PartGraphs
 
@@ -150,6 +185,23 @@ class CostEvaluators:
         from mathnas.devices.relative import RelativeLatencyEvaluator
 
         also = {"resolution": str(self.example.shape[-1])}
+        there = self.settings.there
+        if there is not None:
+            from mathnas.devices.onnxruntime import OnnxRuntimeEngine
+            from mathnas.devices.remote import RemoteLatencyEvaluator
+
+            return RemoteLatencyEvaluator(
+                models,
+                self.supernet.space,
+                there.target,
+                there.folder,
+                OnnxRuntimeEngine(self.settings.threads, self.settings.batch),
+                accept_noise=self.settings.accept_noise,
+                conditions=also,
+                python=there.python,
+                options=there.options,
+                say=_to_stderr,
+            )
         if metric == "latency_ms":
             latency = RelativeLatencyEvaluator(
                 models, self.engine, reference, accept_noise=self.settings.accept_noise
@@ -174,6 +226,10 @@ class CostEvaluators:
         energy = EnergyEvaluator(models, self.engine, meter)
         energy.conditions = {**energy.conditions, **also}
         return energy
+
+
+def _to_stderr(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def read_metrics(text: str) -> tuple[str, ...]:

@@ -11,15 +11,18 @@ import typer
 
 from mathnas.cli._evaluators import known_space
 from mathnas.cli._measuring import (
+    LOCAL,
     METRICS,
     CostEvaluators,
     CostSettings,
+    There,
     default_study,
     partitioned,
     read_metrics,
     read_supernet,
 )
 from mathnas.cli._options import AsJson, kept_when_stopped, print_json, progress_of
+from mathnas.cli.run_bundle import Python, SshOptions
 from mathnas.devices import building
 from mathnas.devices.building import Isolated
 from mathnas.devices.engines import ENGINES
@@ -45,7 +48,8 @@ def register(app: typer.Typer) -> None:
         "mathnas measure supernet.safetensors --metrics latency_ms,memory_mb --minutes 10\n\n"
         "mathnas measure mobilenetv3:width=1.0 my.study --partition stages --threads 2\n\n"
         "mathnas measure supernet.safetensors --method isolation -o alone.table.json\n\n"
-        "mathnas measure digits --minutes 1 --target 1% --json",
+        "mathnas measure digits --minutes 1 --target 1% --json\n\n"
+        "mathnas measure supernet.safetensors --device ssh://pi@raspberry.local",
     )(measure)
 
 
@@ -65,8 +69,13 @@ def measure(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="local, or ssh://[USER@]HOST[:PORT].")
-    ] = "local",
+        str,
+        typer.Option(
+            metavar="DEVICE",
+            help="local, or ssh://[USER@]HOST[:PORT][/PATH]: latency on a machine that has Python "
+            "with numpy and onnxruntime.",
+        ),
+    ] = LOCAL,
     metrics: Annotated[
         str, typer.Option(metavar="METRICS", help=f"Some of {','.join(METRICS)}.")
     ] = "latency_ms",
@@ -107,6 +116,8 @@ def measure(
     accept_noise: Annotated[
         bool, typer.Option("--accept-noise", help="Keep latencies of a machine that is too busy.")
     ] = False,
+    python: Python = "python3",
+    ssh_options: SshOptions = None,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     output: Annotated[
         Path | None,
@@ -114,16 +125,16 @@ def measure(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    if device != "local":
-        raise InvalidInputError(
-            f"--device is local, but got {device!r}: make a bundle for another machine "
-            "(mathnas bundle), and import what it measured."
-        )
+    path = study_path or default_study(supernet, partition)
+    there = None
+    if device != LOCAL:
+        there = There(device, path.with_suffix(".bundles"), python, tuple(ssh_options or ()))
+    elif ssh_options:
+        raise InvalidInputError("--ssh-option is for --device ssh://HOST.")
     settings = CostSettings(
-        read_metrics(metrics), engine, threads, batch, resolution, accept_noise, meter
+        read_metrics(metrics), engine, threads, batch, resolution, accept_noise, meter, there
     )
     share = _share(target)
-    path = study_path or default_study(supernet, partition)
     whole = partitioned(read_supernet(supernet), partition, known_space(path, None))
     costs = CostEvaluators(whole, settings)
     with ExitStack() as open_studies:
