@@ -213,7 +213,7 @@ def test_the_environment_gives_meter_and_intensity(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--meter", "lamp"), "--meter is written MODULE:OBJECT, but got 'lamp'"),
+        (("--meter", "lamp"), "or MODULE:OBJECT, but got 'lamp'"),
         (("--meter", "costs_case:make"), "without start and joules and stop"),
         (("--meter", "costs_case:none"), "the meter costs_case:none cannot be loaded"),
         (("--grid-intensity", "-5"), "at least 0, but got -5"),

@@ -80,7 +80,10 @@ def test_blocks_in_isolation_say_how_biased_they_are(run: Run, folder: Path) -> 
     ("options", "message"),
     [
         (("--metrics", "speed"), "--metrics takes some of latency_ms"),
-        (("--device", "ssh://box"), "--device is local"),
+        (("--device", "phone"), "another machine is written ssh://"),
+        (("--device", "ssh://box", "--metrics", "memory_mb"), "latency_ms is measured on onnxr"),
+        (("--device", "ssh://box", "--method", "isolation"), "on this machine only"),
+        (("--ssh-option", "Port=22"), "--ssh-option is for --device ssh://"),
         (("--target", "soon"), "--target is a share"),
         (("--engine", "abacus"), "but got 'abacus'"),
         (("--partition", "halves"), "--partition is layers"),
