@@ -10,10 +10,8 @@ told apart by a percent where their times differ by ten.
 
 from __future__ import annotations
 
-import gc
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Generic
 
@@ -21,15 +19,20 @@ import numpy as np
 
 from mathnas.devices.common import Engine, ModelT, engine_conditions
 from mathnas.devices.host import Device, this_device
+from mathnas.devices.noise import NoiseError
 from mathnas.devices.state import MachineState
-from mathnas.devices.timing import OwnClock, TimingSettings
-from mathnas.errors import EvaluationError, InvalidInputError
+from mathnas.devices.timing import (
+    TimingSettings,
+    no_garbage_collection,
+    run_times,
+    warm_up,
+)
+from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, Measurement
 from mathnas.metrics import Floats, metric_named
 from mathnas.space import Network, network_text
 from mathnas.study import Study
 
-_FEWEST_RUNS = 5
 _LEVEL_ROUNDS = 100
 _LEVEL_QUANTILE = 0.25
 _MEDIAN = math.sqrt(math.pi / 2)  # standard error of a median, relative to that of a mean
@@ -52,7 +55,7 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
         batch_size: networks that are timed in turns, beside the reference.
         noise_limit: largest relative standard error of a ratio that counts as measured.
         attempts: how often `rounds` more are added for networks above that limit.
-        accept_noise: whether networks that stay above it are kept (noted ``noise=accepted``)
+        accept_noise: whether networks that stay above it are kept, with a note ``flags``,
             instead of failing.
 
     Raises:
@@ -139,8 +142,7 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
     @cached_property
     def _reference_runs(self) -> int:
         """In a slice."""
-        fastest = _warm_up(self._reference_run, self.timing)
-        return max(_FEWEST_RUNS, math.ceil(self.timing.slice_ms / max(fastest, 1e-6)))
+        return warm_up(self._reference_run, self.timing)
 
     def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
         return self.evaluate_batch([network], [seed])[0]
@@ -148,48 +150,60 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
     def evaluate_batch(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()
     ) -> Sequence[Mapping[str, Measurement | float]]:
-        """Raises:
-        EvaluationError: the machine is too noisy for one of the networks.
+        found = dict(self.evaluate_each(networks, seeds))
+        return [found[place] for place in range(len(networks))]
+
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Mapping[str, Measurement | float]]]:
+        """Each network's place and latency.
+
+        Raises:
+            NoiseError: some are not known well enough, after all others have come.
         """
         level = self.level_ms
         calls = [self._reference_run, *(self.engine.prepare(self.models(n)) for n in networks)]
         fastest = self._timed(calls)
-        ratios = fastest[1:] / fastest[0]
         notes = {
             **MachineState.read().notes(),
             REFERENCE_MS: f"{float(np.median(fastest[0])):.6g}",
         }
-        found: list[Mapping[str, Measurement | float]] = []
-        for network, ratio, own in zip(networks, ratios, fastest[1:], strict=True):
-            value, error = float(np.median(ratio)), _error(ratio)
-            if error > self.noise_limit * value and not self.accept_noise:
-                raise EvaluationError(
-                    f"a latency is known to {self.noise_limit:.1%}, but that of "
-                    f"{network_text(network)} only to {error / value:.1%} after "
-                    f"{len(ratio)} rounds: stop what else runs on this machine, or accept the "
-                    "noise (--accept-noise)."
-                )
-            noisy = {"noise": "accepted"} if error > self.noise_limit * value else {}
+        noisy: list[tuple[Network, float]] = []
+        for place, own in enumerate(fastest[1:]):
+            ratios = own / fastest[0]
+            value, error = float(np.median(ratios)), _error(ratios)
+            flags = {}
+            if error > self.noise_limit * value:
+                if not self.accept_noise:
+                    noisy.append((networks[place], error / value))
+                    continue
+                flags = {"flags": f"known to {error / value:.1%} (at most {self.noise_limit:.1%})"}
             measured = Measurement(
                 level * value,
-                level * error * math.sqrt(len(ratio)),
-                len(ratio),
-                {**notes, "own_ms": f"{float(np.median(own)):.6g}", **noisy},
+                level * error * math.sqrt(len(ratios)),
+                len(ratios),
+                {**notes, "own_ms": f"{float(np.median(own)):.6g}", **flags},
             )
-            found.append({"latency_ms": measured})
-        return found
+            yield place, {"latency_ms": measured}
+        if noisy:
+            network, error = noisy[0]
+            more = f" and {len(noisy) - 1} more" if len(noisy) > 1 else ""
+            raise NoiseError(
+                f"a latency is known to {self.noise_limit:.1%}, but that of "
+                f"{network_text(network)}{more} only to {error:.1%} after {fastest.shape[1]} "
+                "rounds: stop what else runs on this machine and run this again, which repeats "
+                "only what is missing, or accept the noise (accept_noise=True, --accept-noise)."
+            )
 
     def _timed(self, calls: Sequence[Callable[[], object]]) -> Floats:
         """The fastest run of each call in each round, in milliseconds: shape (calls, rounds)."""
         for call in calls:
-            _warm_up(call, self.timing)
+            warm_up(call, self.timing)
         # as many for all: the fastest of more runs is faster
         count = self._reference_runs
         rng = np.random.default_rng(0)
         rounds: list[Floats] = []
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with no_garbage_collection():
             for _ in range(1 + self.attempts):
                 for _ in range(self.timing.rounds):
                     turn = np.empty(len(calls))
@@ -200,9 +214,6 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
                 ratios = times[1:] / times[0]
                 if all(_error(r) <= self.noise_limit * np.median(r) for r in ratios):
                     break
-        finally:
-            if collecting:
-                gc.enable()
         return times
 
 
@@ -212,27 +223,7 @@ def _error(ratios: Floats) -> float:
     return _MEDIAN * float(high - low) / 1.349 / math.sqrt(len(ratios))
 
 
-def _warm_up(call: Callable[[], object], settings: TimingSettings) -> float:
-    """Run until it becomes no faster; returns the fastest run, in milliseconds."""
-    call()
-    fastest, spent = math.inf, 0.0
-    while spent < settings.warmup_ms:
-        now = _fastest(call, _FEWEST_RUNS)
-        spent += _FEWEST_RUNS * now
-        if now > 0.97 * fastest:
-            break
-        fastest = now
-    return fastest
-
-
 def _fastest(call: Callable[[], object], count: int) -> float:
     """The shortest of `count` runs, in milliseconds, after one that is not counted."""
-    own = call.last_ms if isinstance(call, OwnClock) else None
-    clock = time.perf_counter_ns
-    shortest = math.inf
     call()
-    for _ in range(count):
-        start = clock()
-        call()
-        shortest = min(shortest, (clock() - start) / 1e6 if own is None else own())
-    return shortest
+    return float(run_times(call, count).min())

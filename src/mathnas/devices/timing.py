@@ -167,10 +167,10 @@ def check_statistics(names: Sequence[str]) -> None:
 
 def time_in_turns(calls: Sequence[Callable[[], object]], settings: TimingSettings) -> list[Timing]:
     """Time the calls in turns; for each what its runs took."""
-    runs = [_warm_up(call, settings) for call in calls]
+    runs = [warm_up(call, settings) for call in calls]
     slices = [_Slices() for _ in calls]
     rng = np.random.default_rng(0)
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for _ in range(settings.rounds):
             for index in rng.permutation(len(calls)).tolist():
                 slices[index].add(calls[index], runs[index])
@@ -190,7 +190,7 @@ class _Slices:
 
     def add(self, call: Callable[[], object], count: int) -> None:
         busy, start = time.process_time_ns(), time.perf_counter_ns()
-        times = _run(call, count)
+        times = run_times(call, count)
         elapsed = time.perf_counter_ns() - start
         self.cpu.append((time.process_time_ns() - busy) / count / 1e6)
         self.wall.append(elapsed / count / 1e6)
@@ -208,20 +208,20 @@ class _Slices:
         )
 
 
-def _warm_up(call: Callable[[], object], settings: TimingSettings) -> int:
+def warm_up(call: Callable[[], object], settings: TimingSettings) -> int:
     """Run until times are stable; returns how many runs make a slice."""
     end = time.perf_counter() + settings.warmup_ms / 1000
     call()
-    last = float(np.median(_run(call, _FEWEST_RUNS)))
+    last = float(np.median(run_times(call, _FEWEST_RUNS)))
     while True:
         count = max(_FEWEST_RUNS, math.ceil(settings.slice_ms / max(last, 1e-6)))
-        now = float(np.median(_run(call, count)))
+        now = float(np.median(run_times(call, count)))
         if abs(now - last) <= _STABLE * last or time.perf_counter() >= end:
             return max(_FEWEST_RUNS, math.ceil(settings.slice_ms / max(now, 1e-6)))
         last = now
 
 
-def _run(call: Callable[[], object], count: int) -> Floats:
+def run_times(call: Callable[[], object], count: int) -> Floats:
     """The times of `count` runs, in milliseconds."""
     times = np.empty(count)
     if isinstance(call, OwnClock):
@@ -238,7 +238,7 @@ def _run(call: Callable[[], object], count: int) -> Floats:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     collecting = gc.isenabled()
     gc.disable()
     try:
