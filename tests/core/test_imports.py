@@ -49,7 +49,7 @@ FLOW: dict[str, tuple[str, ...]] = {
 }
 DOWNSTREAM = {
     *("spaces", "datasets", "nets", "images", "training", "baselines", "devices", "demo", "cli"),
-    "report",
+    *("runtime", "report"),
 }
 CORE = {
     *FLOW,
