@@ -91,6 +91,13 @@ def test_no_room_of_the_core_loads_an_optional_dependency(module: str) -> None:
     assert loaded_by(f"import mathnas.{module}").isdisjoint(OPTIONAL)
 
 
+def test_the_command_line_starts_without_any_extra() -> None:
+    """What runs networks (torch, onnxruntime and the like) is loaded by the command that needs it;
+    typer, rich, pydantic and pooch come with every installation."""
+    extras = {"torch", "onnx", "onnxruntime", "onnxscript", "openvino", "pyarrow", "safetensors"}
+    assert loaded_by("import mathnas.cli").isdisjoint({*extras, "scipy", "sklearn", "pytest"})
+
+
 def test_importing_mathnas_takes_a_blink() -> None:
     """Processor time, numpy included, beside numpy's own on the same machine at the same time."""
     code = "import time; start = time.process_time()\nimport {}\nprint(time.process_time() - start)"

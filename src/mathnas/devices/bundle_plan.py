@@ -38,6 +38,8 @@ RESULTS = "results.jsonl"
 RUNNER = "run.py"
 LIBRARY = "lib"
 GRAPHS = "graphs"
+NOT_WHOLE = 3
+"""Exit code of the runner where the bundle is not as it was written; ``run.py`` has it too."""
 
 _PLAN_FORMAT = "mathnas-bundle-plan"
 _MANIFEST_FORMAT = "mathnas-bundle"

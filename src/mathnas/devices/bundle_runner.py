@@ -23,7 +23,13 @@ from mathnas._progress import progress_bar
 from mathnas._version import __version__
 from mathnas._workers import Failed, Task, run_here
 from mathnas.device import Device
-from mathnas.devices.bundle_plan import RESULTS, BundlePlan, NotWholeError, read_bundle
+from mathnas.devices.bundle_plan import (
+    NOT_WHOLE,
+    RESULTS,
+    BundlePlan,
+    NotWholeError,
+    read_bundle,
+)
 from mathnas.devices.bundle_results import Measured, NotMeasured, ResultsFile, Run
 from mathnas.devices.common import LatencyEvaluator
 from mathnas.devices.host import this_device
@@ -33,7 +39,6 @@ from mathnas.evaluation import Evaluator
 from mathnas.metrics import metric_named
 from mathnas.space import Network, network_text
 
-NOT_WHOLE = 3  # exit code; run.py has it too
 _LOCK_SECONDS = 24 * 3600.0
 
 

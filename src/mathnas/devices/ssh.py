@@ -22,9 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mathnas._files import replacing
-from mathnas.devices.bundle_plan import MANIFEST, RESULTS, RUNNER, Manifest, read_bundle
+from mathnas.devices.bundle_plan import (
+    MANIFEST,
+    NOT_WHOLE,
+    RESULTS,
+    RUNNER,
+    Manifest,
+    read_bundle,
+)
 from mathnas.devices.bundle_results import read_results
-from mathnas.devices.bundle_runner import NOT_WHOLE
 from mathnas.errors import EvaluationError, InvalidInputError, MissingExtraError
 
 _LOST = 255  # ssh's own exit code: not reached, not let in, or the connection broke
