@@ -16,7 +16,10 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 import mathnas as mn
+from mathnas.cli._evaluators import evaluator_named
+from mathnas.cli._measuring import CostEvaluators, CostSettings, read_supernet
 from mathnas.devices.energy import Channel, FoundMeters, MeterKind
+from mathnas.devices.energy.evaluator import EnergyEvaluator
 from mathnas.errors import MeterPermissionError
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.files import save_supernet
@@ -98,6 +101,10 @@ def test_a_stated_power_fills_a_metric_of_its_own(run: Run, supernet: str) -> No
         ("energy,meter=stated:5W,meter=rapl", "takes each option once, but got 'meter=rapl'"),
         ("energy:tiny.safetensors,meter=stated:5W,window=2", "a stated power is not measured"),
         ("energy:tiny.safetensors,meter=stated:5W,speed=2", "as latency does, and latency"),
+        (
+            "energy:tiny.safetensors,meter=stated:5W,statistics=median",
+            "statistics= is about measured times",
+        ),
         ("energy,meter=stated:5W", "add --space"),
         ("energy:none.safetensors,meter=stated:5W", "none.safetensors cannot be read"),
     ],
@@ -106,6 +113,40 @@ def test_energy_that_cannot_be_measured(run: Run, supernet: str, spec: str, mess
     code, _, err = run("evaluate", "e.study", "--evaluator", spec)
     assert code == 1
     assert message in err
+
+
+@pytest.mark.parametrize("option", ["statistics=median", "reference=true"])
+def test_options_of_times_are_refused_where_energy_is_measured(
+    run: Run, supernet: str, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr("mathnas.devices.energy.meter_named", lambda _: ProcessorMeter())
+    code, _, err = run("evaluate", "e.study", "--evaluator", f"energy:{supernet},{option}")
+    assert code == 1
+    name = option.partition("=")[0]
+    assert f"{name}= is about measured times" in err
+    assert f"evaluate latency,{option} as well" in err
+    assert not Path("e.study").exists()
+
+
+def test_how_often_noise_is_tried_again_is_passed_on(
+    tmp_path: Path, supernet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mathnas.devices.energy.meter_named", lambda _: ProcessorMeter())
+    spec = f"energy:{tmp_path / supernet},attempts=7,accept_noise=true"
+    evaluator = evaluator_named(spec, None, [])
+    assert isinstance(evaluator, EnergyEvaluator)
+    assert (evaluator.noise.attempts, evaluator.accept_noise) == (7, True)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_measure_accepts_the_noise_of_energy_too(
+    monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    monkeypatch.setattr("mathnas.devices.energy.meter_named", lambda _: ProcessorMeter())
+    settings = CostSettings(("latency_ms", "energy_mj"), accept_noise=accepted)
+    evaluators = CostEvaluators(read_supernet("digits"), settings).of_networks
+    for evaluator in evaluators:
+        assert (evaluator.conditions.get("noise") == "accepted") == accepted
 
 
 @pytest.mark.parametrize(("option", "value"), [("rounds", "0"), ("window", "nan")])

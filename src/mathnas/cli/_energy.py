@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from mathnas.cli._latency import latency_evaluator
 from mathnas.errors import InvalidInputError
@@ -15,6 +15,7 @@ _OWN: Mapping[str, tuple[Callable[[str], object], str]] = {
     "window": (float, "seconds"),
     "rounds": (int, "a whole number"),
 }
+_OF_TIMES = ("statistics", "reference")  # options of latency that say how times are judged
 
 
 def energy_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
@@ -23,7 +24,7 @@ def energy_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
     What is not about energy is read as for ``latency``: the same networks run on the same engine.
 
     Raises:
-        InvalidInputError: an option is unknown or wrong, or as for ``latency``.
+        InvalidInputError: an option is unknown, wrong or about times alone, or as for ``latency``.
         MeterError: the meter is absent, may not be read, or does not count.
     """
     own, others = _split(text)
@@ -35,6 +36,8 @@ def energy_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
         raise InvalidInputError(
             "window= is how long a meter is read, but a stated power is not measured: leave it out."
         )
+    # an estimate is made of latencies, which a reference guards; a meter measures no time at all
+    _refuse(others, ("statistics",) if isinstance(meter, StatedPower) else _OF_TIMES)
     if isinstance(meter, StatedPower) and "rounds" in own:
         others += f",rounds={own['rounds']}"
     try:
@@ -57,6 +60,7 @@ def energy_evaluator(text: str, space: SearchSpace | None) -> Evaluator:
         device=latency.device,
         settings=settings,
         batch_size=latency.batch_size,
+        noise=latency.noise,
         accept_noise=latency.accept_noise,
     )
     # what says which networks ran: the same words as beside their latency
@@ -84,3 +88,14 @@ def _split(text: str) -> tuple[dict[str, object], str]:
         except ValueError as error:
             raise InvalidInputError(f"{name} is {kind}, but got {value!r}.") from error
     return own, ",".join(others)
+
+
+def _refuse(text: str, names: Sequence[str]) -> None:
+    """Refuse options of ``latency`` that would change nothing here."""
+    for part in text.split(",")[1:]:
+        name = part.partition("=")[0].strip()
+        if name in names:
+            raise InvalidInputError(
+                f"{name}= is about measured times, of which this energy holds none, but got "
+                f"{part!r}: leave it out, or evaluate latency,{part} as well."
+            )

@@ -54,7 +54,7 @@ class CostSettings:
         engine: one of `mathnas.devices.engines.ENGINES`.
         threads, batch: of a run.
         resolution: of the images; None: the supernet's.
-        accept_noise: whether latencies of a machine that is busy are kept.
+        accept_noise: whether latencies and energies of a machine that is busy are kept.
         meter: for energy.
         there: another machine; None measures on this one.
     """
@@ -223,7 +223,9 @@ class CostEvaluators:
                 "energy_mj is measured, and a stated power is no measurement: evaluate it as "
                 "energy,meter=... (mathnas evaluate), which labels it as an estimate."
             )
-        energy = EnergyEvaluator(models, self.engine, meter)
+        energy = EnergyEvaluator(
+            models, self.engine, meter, accept_noise=self.settings.accept_noise
+        )
         energy.conditions = {**energy.conditions, **also}
         return energy
 

@@ -114,7 +114,10 @@ def measure(
     ] = None,
     meter: Annotated[str, typer.Option(help="Of energy; see `mathnas show-env`.")] = "auto",
     accept_noise: Annotated[
-        bool, typer.Option("--accept-noise", help="Keep latencies of a machine that is too busy.")
+        bool,
+        typer.Option(
+            "--accept-noise", help="Keep latencies and energies of a machine that is too busy."
+        ),
     ] = False,
     python: Python = "python3",
     ssh_options: SshOptions = None,

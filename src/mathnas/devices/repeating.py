@@ -89,5 +89,5 @@ def measured_quietly(
         f"{network_text(networks[place])}{more} stayed noisy in {rule.attempts} attempts "
         f"({'; '.join(map(str, found.flags))}): stop other programs, use fewer threads or measure "
         "longer, and run this again, which repeats only what is missing, or accept noise "
-        f"(accept_noise=True, --evaluator {metric},accept_noise=true)."
+        f"(accept_noise=True, --accept-noise, --evaluator {metric},accept_noise=true)."
     )
