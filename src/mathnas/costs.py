@@ -243,7 +243,7 @@ class CostRecorder:
             try:
                 joules = max(0.0, float(self._meter.joules()))
             except Exception as error:
-                self._failed(error)
+                self._stop(error)
                 joules = None
         self.cost = replace(
             self.cost,
@@ -252,22 +252,22 @@ class CostRecorder:
             joules=joules,
         )
 
-    def _stop(self) -> None:
-        if self._meter is not None and self._metering:
-            try:
-                self._meter.stop()
-            except Exception as error:
-                self._failed(error)
-            self._metering = False
-
-    def _failed(self, error: Exception) -> None:
+    def _stop(self, failed: Exception | None = None) -> None:
+        """End to measure, also where the meter has failed: it may read on in the background."""
+        if self._meter is None or not self._metering:
+            return
         self._metering = False
-        warnings.warn(
-            f"the meter {self.cost.meter} failed ({type(error).__name__}: {error}): the energy of "
-            "this run is not known.",
-            MathNASWarning,
-            stacklevel=4,
-        )
+        try:
+            self._meter.stop()
+        except Exception as error:
+            failed = failed or error
+        if failed is not None:
+            warnings.warn(
+                f"the meter {self.cost.meter} failed ({type(failed).__name__}: {failed}): the "
+                "energy of this run is not known.",
+                MathNASWarning,
+                stacklevel=4,
+            )
 
 
 def _cpu_seconds() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from energy_cases import Board
 
-from mathnas import InvalidInputError
+from mathnas import InvalidInputError, MathNASWarning
+from mathnas.costs import CostRecorder
 from mathnas.devices.energy import Channel, EnergyLog, MeterKind
 from mathnas.errors import MeterAbsentError, MeterError
 
@@ -194,6 +196,40 @@ def test_a_sensor_that_goes_away_is_an_error_from_then_on() -> None:
     log.stop()
     with pytest.raises(MeterAbsentError):
         log.joules()
+
+
+def test_the_thread_of_a_log_ends_when_its_meter_fails_between_two_readings() -> None:
+    board = Board(MeterKind.COUNTER)  # polled every ten seconds
+    log = EnergyLog(board)
+    log.start()
+    board.gone = True
+    with pytest.raises(MeterAbsentError):
+        log.mark()
+    board.gone = False
+    assert reading_threads(board, within_s=5.0) == 0
+    with pytest.raises(MeterAbsentError):
+        log.joules()
+    log.stop()
+
+
+def test_a_run_whose_meter_fails_ends_the_log() -> None:
+    board = Board(MeterKind.COUNTER)
+    with CostRecorder("search", meter=EnergyLog(board), interval=0.0) as recorder:
+        board.gone = True
+        with pytest.warns(MathNASWarning, match="the energy of this run is not known"):
+            recorder.add(networks=1)
+        assert reading_threads(board, within_s=5.0) == 0
+    assert recorder.cost.joules is None
+
+
+def reading_threads(meter: Board, within_s: float) -> int:
+    """How many threads read a meter still, when the time is over or none does."""
+    end = time.monotonic() + within_s
+    while True:
+        alive = sum(thread.name == f"meter {meter.name}" for thread in threading.enumerate())
+        if not alive or time.monotonic() > end:
+            return alive
+        time.sleep(0.01)
 
 
 def test_a_sensor_that_is_not_there_at_the_start() -> None:

@@ -116,6 +116,7 @@ def test_a_meter_that_disappears_costs_the_energy_alone(tmp_path: Path) -> None:
         (run,) = study.runs
         assert (run.joules, run.networks, run.finished) == (None, 1, True)
         assert len(study) == 1
+    assert meter.stopped == 1
 
 
 def test_runs_are_not_nested(tmp_path: Path) -> None:

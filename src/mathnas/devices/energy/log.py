@@ -103,7 +103,7 @@ class EnergyLog:
             MeterError: as `joules`.
         """
         with self._lock:
-            if self._failure is None and not self._ending.is_set():
+            if not self._ending.is_set():
                 self._read()
             if self._failure is not None:
                 raise self._failure
@@ -120,9 +120,11 @@ class EnergyLog:
         if self._thread is None:
             raise InvalidInputError("an EnergyLog is started before it is stopped.")
         with self._lock:
-            if self._failure is None and not self._ending.is_set():
-                self._read()
-            self._ending.set()
+            try:
+                if not self._ending.is_set():
+                    self._read()
+            finally:
+                self._ending.set()
         self._thread.join()
 
     def __enter__(self) -> EnergyLog:
@@ -143,8 +145,6 @@ class EnergyLog:
                 if self._ending.is_set():
                     return
                 self._read()
-                if self._failure is not None:
-                    return
 
     def _read(self) -> None:
         """Take a reading into the sum; the lock is held."""
@@ -160,6 +160,7 @@ class EnergyLog:
             since = "" if self._last is None else f" ({self._joules:.6g} J had been counted)"
             self._failure = type(error)(f"{error}{since}")
             self._failure.__cause__ = error
+            self._ending.set()  # the thread too, whoever asked
             return
         self._last = (now, values)
         self._samples += 1
