@@ -198,27 +198,31 @@ class CostRecorder:
         self._wall = self._last = time.monotonic()
         self._cpu = _cpu_seconds()
         self.cost = replace(self.cost, begun=time.time())
-        if self._told is not None:
-            try:
-                self._told(self.cost)
-            except BaseException:
-                self._stop()
-                raise
+        try:
+            self._tell()
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def add(self, networks: int = 0) -> None:
-        """Count evaluations; report the cost where the last report is some seconds old."""
+        """Count evaluations; report the cost where the last report is some seconds old.
+
+        What another thread counts a moment after the end is told at once.
+        """
         with self._lock:
             self.cost = replace(self.cost, networks=self.cost.networks + networks)
-            if time.monotonic() - self._last >= self.interval:
+            if self.cost.finished:
+                self._tell()
+            elif time.monotonic() - self._last >= self.interval:
                 self.report()
 
     def report(self) -> None:
         """Bring `cost` up to now, and tell it."""
-        self._measure()
-        self._last = time.monotonic()
-        if self._told is not None:
-            self._told(self.cost)
+        with self._lock:
+            self._measure()
+            self._last = time.monotonic()
+            self._tell()
 
     def __exit__(
         self,
@@ -226,16 +230,20 @@ class CostRecorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._measure()
-        self._stop()
-        self.cost = replace(self.cost, finished=True)
-        if self._told is None:
-            return
-        try:
+        # whole, so that what other threads count is neither lost nor told as unfinished after it
+        with self._lock:
+            self._measure()
+            self._stop()
+            self.cost = replace(self.cost, finished=True)
+            try:
+                self._tell()
+            except MathNASError:
+                if error is None:  # what ended the run says more
+                    raise
+
+    def _tell(self) -> None:
+        if self._told is not None:
             self._told(self.cost)
-        except MathNASError:
-            if error is None:  # what ended the run says more
-                raise
 
     def _measure(self) -> None:
         joules = self.cost.joules

@@ -179,6 +179,8 @@ class Study:
             InvalidInputError: a network does not belong to the space, or a value is not finite.
             FileFormatError: the file cannot be written (full disk, no permission).
         """
+        # looked at once: another thread may end the recording meanwhile
+        recorder = self._recorder
         now = time.time()
         known = self.metrics
         rows = [self._row(fact, known, now) for fact in evaluations]
@@ -194,12 +196,12 @@ class Study:
             for failure in failures
         ]
         self._append(rows, known, failed)
-        if self._recorder is not None:
+        if recorder is not None:
             # one evaluation of a network has a row for each of its metrics
             networks = max(Counter(row[1] for row in rows).values(), default=0)
             # these are stored; a disk that is full now says so to the next ones
             with contextlib.suppress(FileFormatError):
-                self._recorder.add(networks)
+                recorder.add(networks)
 
     def add_failure(self, failure: Failure) -> None:
         """Record an evaluation that raised."""

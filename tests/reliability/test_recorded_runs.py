@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from reliability_cases import Sums, all_of, check_intact, fact, finish, space_of, start
+from reliability_cases import (
+    Sums,
+    all_of,
+    check_intact,
+    fact,
+    finish,
+    networks_in,
+    space_of,
+    start,
+)
 
 from mathnas import (
+    Evaluation,
     EvaluationError,
     FileFormatError,
     InvalidInputError,
@@ -166,3 +179,65 @@ def test_a_kill_keeps_what_was_spent_until_the_last_report(tmp_path: Path) -> No
         first, second = study.runs
         assert (first, second.finished) == (killed, True)
         assert second.networks == 30 - stored
+
+
+# ---- threads ------------------------------------------------------------------------------------
+
+
+def test_what_is_added_while_a_run_ends_belongs_to_it(tmp_path: Path) -> None:
+    with Study(tmp_path / "a.study", SPACE) as study:
+        recording = study.recording("search")
+        recording.__enter__()
+
+        def ending() -> Iterator[Evaluation]:
+            recording.__exit__(None, None, None)  # as another thread would
+            yield fact(NETWORKS[0])
+
+        study.add(ending())
+        assert len(study) == 1
+        assert [(run.networks, run.finished) for run in study.runs] == [(1, True)]
+
+
+def test_runs_begin_and_end_while_threads_add(tmp_path: Path) -> None:
+    switched = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns in the middle of everything
+    try:
+        with Study(tmp_path / "a.study", SPACE) as study, ThreadPoolExecutor(4) as threads:
+            added = []
+            for part in range(10):
+                with study.recording("search") as recorder:
+                    recorder.interval = 0.0
+                    networks = all_of(SPACE, 80)[8 * part : 8 * part + 8]
+                    added += [threads.submit(study.add, [fact(n)]) for n in networks]
+            for done in added:
+                done.result()
+            assert len(study) == 80
+            runs = study.runs
+        assert [run.finished for run in runs] == [True] * 10
+        # what began between two runs is no run's
+        assert sum(run.networks for run in runs) <= 80
+    finally:
+        sys.setswitchinterval(switched)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_kill_keeps_what_threads_added(tmp_path: Path) -> None:
+    process = start("threads.py", 600, cwd=tmp_path)
+    assert process.stdout is not None
+    told = [process.stdout.readline() for _ in range(40)]
+    process.kill()
+    told += process.communicate()[0].splitlines()
+    check_intact(tmp_path / "threads.study", tmp_path)
+    with Study(tmp_path / "threads.study", read_only=True) as study:
+        stored = networks_in(study)
+        (killed,) = study.runs
+    assert {SPACE.parse(text) for text in told} <= set(stored)
+    assert set(stored.values()) == {1}
+    # each of the threads may have stored a network and not counted it yet
+    assert not killed.finished
+    assert len(stored) - 8 <= killed.networks <= len(stored)
+    finish(start("threads.py", 50, cwd=tmp_path))
+    with Study(tmp_path / "threads.study", read_only=True) as study:
+        first, second = study.runs
+        assert (first, second.finished, second.networks) == (killed, True, 50)
+        assert len(study) == len(stored) + 50
