@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, get_args
@@ -97,18 +97,7 @@ class RunCost:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON; what is not known is left out."""
-        record: dict[str, object] = {
-            "what": self.what,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-            "networks": self.networks,
-            "joules": self.joules,
-            "meter": self.meter,
-            "grid_intensity": self.grid_intensity,
-            "begun": self.begun,
-            "finished": self.finished,
-        }
-        return {key: value for key, value in record.items() if value is not None}
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, object], where: str = "a cost") -> RunCost:

@@ -22,6 +22,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -261,21 +262,21 @@ class _Design:
             self.pairs = [(i, i + 1) for i in nodes[:-1]]
         if self._entries() > _MOST_PAIR_ENTRIES and not pairs:
             self.pairs = []
-        self.entries = self.indicators_of_pairs(networks)
         self._roots: dict[tuple[float, float], Floats] = {}  # every share of the pairs asks
 
     def _entries(self) -> int:
         return sum(self.space.sizes[i] * self.space.sizes[k] for i, k in self.pairs)
 
-    def indicators_of_pairs(self, networks: Indices) -> Floats:
-        """Shape (networks, pair entries)."""
-        parts = [np.zeros((len(networks), 0))]
+    @cached_property
+    def entries(self) -> Floats:
+        """Indicators of the pairs' entries, shape (networks, entries): built where pairs count."""
+        networks, sizes = self.networks, self.space.sizes
+        found = np.zeros((len(networks), self._entries()))
+        start = 0
         for i, k in self.pairs:
-            part = np.zeros((len(networks), self.space.sizes[i] * self.space.sizes[k]))
-            entry = networks[:, i] * self.space.sizes[k] + networks[:, k]
-            part[np.arange(len(networks)), entry] = 1.0
-            parts.append(part)
-        return np.hstack(parts)
+            found[np.arange(len(networks)), start + networks[:, i] * sizes[k] + networks[:, k]] = 1
+            start += sizes[i] * sizes[k]
+        return found
 
     def root(self, shape: _Prior) -> Floats:
         """A root B of the prior covariance B B^T of effects and pair entries."""

@@ -245,10 +245,7 @@ class Study:
 
     def add_run(self, cost: RunCost) -> None:
         """Keep what a run cost that was not made in `recording`."""
-        with self._store.writing() as connection:
-            connection.execute(
-                "INSERT INTO runs (record) VALUES (?)", (json.dumps(cost.to_dict()),)
-            )
+        self._write_run(cost, None)
 
     @contextlib.contextmanager
     def recording(
@@ -277,13 +274,7 @@ class Study:
 
         def keep(cost: RunCost) -> None:
             nonlocal row
-            record = json.dumps(cost.to_dict())
-            with self._store.writing() as connection:
-                if row is None:
-                    added = connection.execute("INSERT INTO runs (record) VALUES (?)", (record,))
-                    row = added.lastrowid
-                else:
-                    connection.execute("UPDATE runs SET record = ? WHERE id = ?", (record, row))
+            row = self._write_run(cost, row)
 
         recorder = CostRecorder(what, meter=meter, grid_intensity=grid_intensity, told=keep)
         with recorder:
@@ -609,6 +600,14 @@ class Study:
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 failures,
             )
+
+    def _write_run(self, cost: RunCost, row: int | None) -> int | None:
+        """Write a run into its row, a new one where it has none; returns which."""
+        with self._store.writing() as connection:
+            return connection.execute(
+                "INSERT OR REPLACE INTO runs (id, record) VALUES (?, ?)",
+                (row, json.dumps(cost.to_dict())),
+            ).lastrowid
 
     def _rows(self, where: str = "", parameters: Sequence[object] = ()) -> list[_Row]:
         """Evaluations as they are stored, in the order of writing."""
