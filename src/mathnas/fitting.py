@@ -305,8 +305,7 @@ def _check_reference(
     """Warn where repeated measurements of the reference differ by more than most effects."""
     values = [
         fact.measurement.value
-        for fact in study.evaluations(data.metric.name, reference)
-        if dict(fact.conditions) == dict(data.conditions)
+        for fact in study.evaluations(data.metric.name, reference, data.conditions)
     ]
     effects = np.abs(np.delete(column.effects, study.space.offsets[:-1] + np.array(reference)))
     if len(values) < 2 or not len(effects) or column.power:

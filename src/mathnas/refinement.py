@@ -268,9 +268,8 @@ class _Loop:
         enough; else of the model."""
         trials, name = self.trials, self.trials.objective.name
         found: dict[Network, list[float]] = {}
-        for fact in trials.study.evaluations(name):
-            if dict(fact.conditions) == trials.conditions:
-                found.setdefault(fact.network, []).append(fact.measurement.value)
+        for fact in trials.study.evaluations(name, conditions=trials.conditions):
+            found.setdefault(fact.network, []).append(fact.measurement.value)
         again = [values for values in found.values() if len(values) > 1]
         degrees = sum(len(values) - 1 for values in again)
         if degrees:

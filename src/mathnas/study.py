@@ -307,10 +307,18 @@ class Study:
         return int(self._store.read("SELECT COUNT(*) FROM evaluations")[0][0])
 
     def evaluations(
-        self, metric: str | None = None, network: Network | None = None
+        self,
+        metric: str | None = None,
+        network: Network | None = None,
+        conditions: Mapping[str, str] | None = None,
     ) -> Iterator[Evaluation]:
-        """Every evaluation in the order of writing; of one metric, of one network, or of all."""
-        wanted = {"metric": metric, "network": None if network is None else network_text(network)}
+        """Every evaluation in the order of writing; those of one metric, of one network or under
+        exactly these conditions, where they are given."""
+        wanted = {
+            "metric": metric,
+            "network": None if network is None else network_text(network),
+            "conditions": None if conditions is None else conditions_text(conditions),
+        }
         given = {name: value for name, value in wanted.items() if value is not None}
         where = " AND ".join(f"{name} = ?" for name in given)
         rows = self._rows(f"WHERE {where}" if given else "", tuple(given.values()))

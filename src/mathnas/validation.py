@@ -437,9 +437,12 @@ class _Rest(Study):
         super().__init__(study.path, study.space, read_only=True)
 
     def evaluations(
-        self, metric: str | None = None, network: Network | None = None
+        self,
+        metric: str | None = None,
+        network: Network | None = None,
+        conditions: Mapping[str, str] | None = None,
     ) -> Iterator[Evaluation]:
-        for fact in super().evaluations(metric, network):
+        for fact in super().evaluations(metric, network, conditions):
             if fact.network not in self._left_out:
                 yield fact
 

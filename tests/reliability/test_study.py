@@ -52,6 +52,26 @@ def test_evaluations_come_back_as_they_went_in(study: Study) -> None:
         assert list(other.evaluations()) == facts
 
 
+def test_evaluations_of_one_metric_network_and_conditions(study: Study) -> None:
+    facts = [
+        Evaluation(network, metric, Measurement(1.0), None, conditions, 2.0)
+        for network in NETWORKS[:3]
+        for metric in ("latency_ms", "accuracy")
+        for conditions in ({}, {"device": "desk"}, {"threads": "2", "device": "desk"})
+    ]
+    study.add(facts)
+    for metric in (None, "latency_ms", "loss"):
+        for network in (None, NETWORKS[1], NETWORKS[9]):
+            for conditions in (None, {}, {"device": "desk"}, {"device": "desk", "threads": "2"}):
+                assert list(study.evaluations(metric, network, conditions)) == [
+                    one
+                    for one in facts
+                    if metric in (None, one.metric)
+                    and network in (None, one.network)
+                    and conditions in (None, one.conditions)
+                ]
+
+
 def test_networks_may_be_given_by_names_of_blocks(study: Study) -> None:
     study.add([fact(("b0", "b1", 2, np.int64(3)))])  # type: ignore[arg-type]
     assert [item.network for item in study.evaluations()] == [(0, 1, 2, 3)]

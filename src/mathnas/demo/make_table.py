@@ -62,17 +62,13 @@ def make_table(
             if report.failures:
                 raise EvaluationError(f"a table holds every network: {report}")
         facts = {
-            "accuracy": _facts(study, "accuracy", bench.accuracy.conditions),
-            "latency_ms": _facts(study, "latency_ms", bench.latency.conditions),
+            metric: list(study.evaluations(metric, conditions=evaluator.conditions))
+            for metric, evaluator in (("accuracy", bench.accuracy), ("latency_ms", bench.latency))
         }
     values = {metric: _lowest(found) for metric, found in facts.items()}
     _write_rows(folder / TABLE_FILE, networks, values)
     times = [fact.time for found in facts.values() for fact in found]
     write_json(folder / PROVENANCE_FILE, _description(bench, remark, min(times), max(times)))
-
-
-def _facts(study: Study, metric: str, conditions: Mapping[str, str]) -> list[Evaluation]:
-    return [fact for fact in study.evaluations(metric) if dict(fact.conditions) == dict(conditions)]
 
 
 def _lowest(facts: Sequence[Evaluation]) -> dict[Network, float]:

@@ -721,8 +721,8 @@ def _judged(
 ) -> MetricReport:
     name, rows = found.metric.name, [tuple(row) for row in found.networks.tolist()]
     values: dict[Network, list[float]] = {network: [] for network in rows}
-    for fact in study.evaluations(name):
-        if fact.network in values and dict(fact.conditions) == dict(data.conditions):
+    for fact in study.evaluations(name, conditions=data.conditions):
+        if fact.network in values:
             values[fact.network].append(fact.measurement.value)
     noise = noise_of_repeats(list(values.values()))
     once = None
@@ -774,9 +774,7 @@ def _drift(building: _Building) -> dict[str, tuple[float, float]]:
     found = {}
     for name, conditions in building.conditions().items():
         noted, repeated = [], []
-        for fact in building.study.evaluations(name):
-            if dict(fact.conditions) != dict(conditions):
-                continue
+        for fact in building.study.evaluations(name, conditions=conditions):
             if REFERENCE_MS in fact.measurement.notes:
                 noted.append(float(fact.measurement.notes[REFERENCE_MS]))
             elif fact.network == _base(building.study):
