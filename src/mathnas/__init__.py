@@ -22,6 +22,7 @@ from mathnas.evaluation import (
     Evaluator,
     FunctionEvaluator,
     Measurement,
+    StreamingEvaluator,
     TabularEvaluator,
 )
 from mathnas.fitting import fit
@@ -131,6 +132,7 @@ __all__ = [
     "SearchSpace",
     "Selection",
     "Status",
+    "StreamingEvaluator",
     "Study",
     "TabularEvaluator",
     "Validation",

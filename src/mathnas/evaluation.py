@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +137,57 @@ class Evaluator(Protocol):
                 f"gave {len(found)} for {len(networks)}."
             )
         yield from enumerate(found)
+
+
+class StreamingEvaluator(Evaluator):
+    """An evaluator that finishes networks one after another: write `evaluate_each`, and the other
+    ways to ask follow from it.
+
+    Example:
+        >>> from mathnas import StreamingEvaluator, metric_named
+        >>> class Sums(StreamingEvaluator):
+        ...     metrics = (metric_named("latency_ms"),)
+        ...     def evaluate_each(self, networks, seeds=()):
+        ...         for place, network in enumerate(networks):
+        ...             yield place, {"latency_ms": float(sum(network))}
+        >>> Sums().evaluate((1, 2))
+        {'latency_ms': 3.0}
+    """
+
+    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
+        return self.evaluate_batch([network], [seed])[0]
+
+    def evaluate_batch(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Sequence[Mapping[str, Measurement | float]]:
+        """The metrics of several networks, in their order.
+
+        Raises:
+            BatchError: `evaluate_each` leaves a network out.
+        """
+        found = dict(self.evaluate_each(networks, seeds))
+        missing = [place for place in range(len(networks)) if place not in found]
+        if missing:
+            raise BatchError(
+                f"evaluate_each gives each place in the batch once, 0 to {len(networks) - 1}, but "
+                f"{type(self).__name__} left out {missing[0]}: raise where a network cannot be "
+                "measured."
+            )
+        return [found[place] for place in range(len(networks))]
+
+    @abstractmethod
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Mapping[str, Measurement | float]]]:
+        """The place and the metrics of each network, as soon as they are there.
+
+        Networks that cannot be measured raise, best after all others have come: what came before
+        is kept.
+
+        Args:
+            seeds: one for each network, where they are given.
+        """
+        ...
 
 
 class FunctionEvaluator(Evaluator):

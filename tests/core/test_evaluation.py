@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,12 @@ from mathnas import (
     InvalidInputError,
     Measurement,
     Network,
+    StreamingEvaluator,
     TabularEvaluator,
     metric_named,
 )
 from mathnas.errors import FileFormatError
+from mathnas.evaluation import BatchError
 
 SPACE = space_of([2, 3])
 
@@ -45,6 +47,39 @@ def test_a_measurement_is_a_float_with_spread_and_repeats() -> None:
 def test_an_impossible_measurement_is_refused(arguments: Mapping[str, float], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Measurement(1.0, **arguments)  # type: ignore[arg-type]
+
+
+# ---- one after another ---------------------------------------------------------------------------
+
+
+class Backwards(StreamingEvaluator):
+    """The last network comes first; those with a block 2 never do."""
+
+    metrics = (metric_named("loss"),)
+
+    def evaluate_each(
+        self, networks: Sequence[Network], seeds: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Mapping[str, float]]]:
+        for place in reversed(range(len(networks))):
+            if 2 not in networks[place]:
+                seed = seeds[place] if seeds else 0
+                yield place, {"loss": float(10 * seed + sum(networks[place]))}
+
+
+def test_a_stream_gives_single_networks_and_batches_in_their_order() -> None:
+    evaluator = Backwards()
+    assert evaluator.evaluate((1, 0), seed=4) == {"loss": 41.0}
+    assert evaluator.evaluate((1, 0)) == {"loss": 1.0}
+    found = evaluator.evaluate_batch([(0, 0), (1, 0), (1, 1)], [1, 2, 3])
+    assert found == [{"loss": 10.0}, {"loss": 21.0}, {"loss": 32.0}]
+    assert evaluator.evaluate_batch([]) == []
+
+
+def test_a_stream_that_leaves_networks_out_is_told() -> None:
+    with pytest.raises(BatchError, match=r"0 to 2, but Backwards left out 1: raise where"):
+        Backwards().evaluate_batch([(0, 0), (0, 2), (0, 1)])
+    with pytest.raises(TypeError, match="evaluate_each"):
+        StreamingEvaluator()  # type: ignore[abstract]
 
 
 # ---- functions -----------------------------------------------------------------------------------

@@ -15,7 +15,11 @@ PAGES = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize(
     ("page", "names", "least"),
     [
-        ("extending.md", ("TestSmallResNet", "TestPretendTraining", "TestDepthFirst"), 60),
+        (
+            "extending.md",
+            ("TestSmallResNet", "TestPretendTraining", "TestPretendLatency", "TestDepthFirst"),
+            60,
+        ),
         ("baselines.md", ("TestRandomWalk",), 11),
     ],
 )

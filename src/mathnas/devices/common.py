@@ -22,7 +22,7 @@ from mathnas.devices.repeating import measured_quietly
 from mathnas.devices.state import ROOT, MachineState, Usage
 from mathnas.devices.timing import Timing, TimingSettings, check_statistics, time_in_turns
 from mathnas.errors import InvalidInputError
-from mathnas.evaluation import Evaluator, Measurement
+from mathnas.evaluation import Measurement, StreamingEvaluator
 from mathnas.metrics import metric_named
 from mathnas.space import Network
 
@@ -136,7 +136,7 @@ def made_up_input(
     return np.random.default_rng(0).random(sizes).astype(types[kind])
 
 
-class LatencyEvaluator(Evaluator, Generic[ModelT]):
+class LatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
     """Milliseconds that one batch takes on an engine (``latency_ms``).
 
     Networks that are evaluated together are timed in turns (see `mathnas.devices.timing`), so a
@@ -211,15 +211,6 @@ class LatencyEvaluator(Evaluator, Generic[ModelT]):
         }
         self._root = root
         self._reference = None if reference is None else _Reference(reference)
-
-    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
-        return self.evaluate_batch([network], [seed])[0]
-
-    def evaluate_batch(
-        self, networks: Sequence[Network], seeds: Sequence[int] = ()
-    ) -> Sequence[Mapping[str, Measurement | float]]:
-        found = dict(self.evaluate_each(networks, seeds))
-        return [found[place] for place in range(len(networks))]
 
     def evaluate_each(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()

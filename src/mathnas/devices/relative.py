@@ -28,7 +28,7 @@ from mathnas.devices.timing import (
     warm_up,
 )
 from mathnas.errors import InvalidInputError
-from mathnas.evaluation import Evaluator, Measurement
+from mathnas.evaluation import Measurement, StreamingEvaluator
 from mathnas.metrics import Floats, metric_named
 from mathnas.space import Network, network_text
 from mathnas.study import Study
@@ -40,7 +40,7 @@ REFERENCE_MS = "reference_ms"
 """In conditions: the reference's latency that all are relative to; in notes: what it was then."""
 
 
-class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
+class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
     """Milliseconds that one batch takes on an engine (``latency_ms``), relative to a reference.
 
     `notes` of each measurement hold what the reference took in the same rounds (``reference_ms``),
@@ -143,15 +143,6 @@ class RelativeLatencyEvaluator(Evaluator, Generic[ModelT]):
     def _reference_runs(self) -> int:
         """In a slice."""
         return warm_up(self._reference_run, self.timing)
-
-    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
-        return self.evaluate_batch([network], [seed])[0]
-
-    def evaluate_batch(
-        self, networks: Sequence[Network], seeds: Sequence[int] = ()
-    ) -> Sequence[Mapping[str, Measurement | float]]:
-        found = dict(self.evaluate_each(networks, seeds))
-        return [found[place] for place in range(len(networks))]
 
     def evaluate_each(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()

@@ -17,12 +17,12 @@ from mathnas.devices.onnxruntime import OnnxRuntimeEngine
 from mathnas.devices.ssh import SshTarget, run_over_ssh
 from mathnas.devices.timing import TimingSettings
 from mathnas.errors import EvaluationError
-from mathnas.evaluation import BatchError, Evaluator, Measurement
+from mathnas.evaluation import BatchError, Measurement, StreamingEvaluator
 from mathnas.metrics import metric_named
 from mathnas.space import Network, SearchSpace, network_text
 
 
-class RemoteLatencyEvaluator(Evaluator):
+class RemoteLatencyEvaluator(StreamingEvaluator):
     """Milliseconds that one batch takes on ONNX Runtime on another machine (``latency_ms``).
 
     Bundles and their results stay in a folder here, so that what was measured there is fetched
@@ -92,9 +92,6 @@ class RemoteLatencyEvaluator(Evaluator):
                 f"{self.target} measured nothing: see what it said, and try again."
             )
         return found.found.runs[-1]
-
-    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
-        return dict(self.evaluate_each([network], [seed]))[0]
 
     def evaluate_each(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()

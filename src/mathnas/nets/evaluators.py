@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mathnas._threads import torch_threads
 from mathnas.errors import InvalidInputError
-from mathnas.evaluation import Evaluator, Measurement
+from mathnas.evaluation import Measurement, StreamingEvaluator
 from mathnas.metrics import metric_named
 from mathnas.nets.batchnorm import Statistics
 from mathnas.nets.scores import LabelledImages, Score
@@ -24,7 +24,7 @@ from mathnas.space import Network
 _FAST = 2**24
 
 
-class AccuracyEvaluator(Evaluator):
+class AccuracyEvaluator(StreamingEvaluator):
     """Accuracy in percent of extracted, recalibrated sub-networks on held-out images.
 
     The conditions hold digests of weights and images, so that a study never mixes the values of
@@ -99,15 +99,6 @@ class AccuracyEvaluator(Evaluator):
         with torch_threads(threads), torch.inference_mode():
             self._sizes, largest = self._probed(held_out.images[:1])
         self.images_at_once = images_at_once or max(1, min(500, _FAST // largest))
-
-    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
-        return self.evaluate_batch([network], [seed])[0]
-
-    def evaluate_batch(
-        self, networks: Sequence[Network], seeds: Sequence[int] = ()
-    ) -> Sequence[Mapping[str, Measurement | float]]:
-        found = dict(self.evaluate_each(networks, seeds))
-        return [found[place] for place in range(len(networks))]
 
     def evaluate_each(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()

@@ -15,12 +15,12 @@ from mathnas.devices.noise import NoiseRule
 from mathnas.devices.repeating import measured_quietly
 from mathnas.devices.state import ROOT
 from mathnas.errors import InvalidInputError
-from mathnas.evaluation import Evaluator, Measurement
+from mathnas.evaluation import Measurement, StreamingEvaluator
 from mathnas.metrics import metric_named
 from mathnas.space import Network
 
 
-class EnergyEvaluator(Evaluator, Generic[ModelT]):
+class EnergyEvaluator(StreamingEvaluator, Generic[ModelT]):
     """Measured millijoules of one batch on an engine, above the idle power (``energy_mj``).
 
     Networks that are evaluated together are measured in turns (see
@@ -100,15 +100,6 @@ class EnergyEvaluator(Evaluator, Generic[ModelT]):
         }
         self._root = root
 
-    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
-        return self.evaluate_batch([network], [seed])[0]
-
-    def evaluate_batch(
-        self, networks: Sequence[Network], seeds: Sequence[int] = ()
-    ) -> Sequence[Mapping[str, Measurement | float]]:
-        found = dict(self.evaluate_each(networks, seeds))
-        return [found[place] for place in range(len(networks))]
-
     def evaluate_each(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()
     ) -> Iterator[tuple[int, Mapping[str, Measurement | float]]]:
@@ -135,7 +126,7 @@ class EnergyEvaluator(Evaluator, Generic[ModelT]):
             yield place, {"energy_mj": found.measurement(attempts)}
 
 
-class StatedEnergyEvaluator(Evaluator, Generic[ModelT]):
+class StatedEnergyEvaluator(StreamingEvaluator, Generic[ModelT]):
     """Estimated millijoules: a stated power times the measured latency (``energy_mj_stated``).
 
     The metric has a name of its own, so that no table shows it as measured energy.
@@ -160,15 +151,6 @@ class StatedEnergyEvaluator(Evaluator, Generic[ModelT]):
             "energy": power.label,
             "energy_source": power.source,
         }
-
-    def evaluate(self, network: Network, seed: int = 0) -> Mapping[str, Measurement | float]:
-        return self.evaluate_batch([network], [seed])[0]
-
-    def evaluate_batch(
-        self, networks: Sequence[Network], seeds: Sequence[int] = ()
-    ) -> Sequence[Mapping[str, Measurement | float]]:
-        found = dict(self.evaluate_each(networks, seeds))
-        return [found[place] for place in range(len(networks))]
 
     def evaluate_each(
         self, networks: Sequence[Network], seeds: Sequence[int] = ()
