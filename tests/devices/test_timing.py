@@ -6,10 +6,11 @@ import gc
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from mathnas import InvalidInputError
-from mathnas.devices.timing import TimingSettings, time_in_turns
+from mathnas.devices.timing import TimingSettings, quartile_spread, time_in_turns
 
 QUICK = TimingSettings(rounds=6, slice_ms=2.0, warmup_ms=20.0)
 
@@ -51,6 +52,14 @@ def test_a_busy_call_takes_its_time() -> None:
     short, long = time_in_turns([busy(0.1), busy(0.3)], QUICK)
     assert 0.1 <= short.value < 0.15
     assert 0.3 <= long.value < 0.4
+
+
+def test_the_spread_that_quartiles_imply_is_the_deviation_and_ignores_a_disturbed_tail() -> None:
+    values = np.random.default_rng(0).normal(7.0, 2.0, 100_000)
+    assert quartile_spread(values) == pytest.approx(2.0, rel=0.02)
+    values[values > np.quantile(values, 0.8)] *= 50
+    assert quartile_spread(values) == pytest.approx(2.0, rel=0.02)
+    assert quartile_spread(np.full(3, 1.5)) == 0
 
 
 def test_calls_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:

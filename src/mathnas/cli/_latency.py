@@ -8,6 +8,7 @@ from mathnas.cli._extras import needing
 from mathnas.cli._supernets import (
     OptionKinds,
     SupernetFile,
+    new_supernet,
     read_options,
     seen_as,
     yes_or_no,
@@ -17,7 +18,6 @@ from mathnas.devices.engines import engine_named, models_for
 from mathnas.devices.noise import NoiseRule
 from mathnas.devices.timing import TimingSettings
 from mathnas.errors import InvalidInputError
-from mathnas.grouped import GroupedSpace
 from mathnas.space import SearchSpace
 
 _OPTIONS: OptionKinds = {
@@ -53,14 +53,12 @@ def latency_evaluator(text: str, space: SearchSpace | None) -> LatencyEvaluator[
     with needing("latency", "torch"):
         import torch
 
-        from mathnas.nets.families import supernet_for
         from mathnas.nets.inputs import example_inputs
     file = None if path is None else SupernetFile.read(path)
     if file is not None:
         supernet = seen_as(file.supernet, space)
     elif space is not None:
-        fine = space.fine if isinstance(space, GroupedSpace) else space
-        supernet = seen_as(supernet_for(fine).eval(), space)
+        supernet = new_supernet(space)
     else:
         raise InvalidInputError(
             "latency is that of a space's networks: add --space, or write latency:FILE.safetensors."

@@ -11,11 +11,10 @@ import typer
 
 from mathnas import spaces
 from mathnas.cli._extras import needing
-from mathnas.cli._supernets import SupernetFile, seen_as
+from mathnas.cli._supernets import SupernetFile, new_supernet, seen_as
 from mathnas.devices.engines import Form, engine_family, engine_named, models_for
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator
-from mathnas.grouped import GroupedSpace
 from mathnas.space import Network, SearchSpace
 
 if TYPE_CHECKING:
@@ -97,12 +96,9 @@ def read_supernet(text: str) -> Supernet:
     """
     if text.endswith(".safetensors"):
         return SupernetFile.read(Path(text)).supernet
-    with needing("a supernet", "train"):
-        from mathnas.nets.families import space_named, supernet_for
-    space = space_named(text)
-    if isinstance(space, GroupedSpace):
-        return seen_as(supernet_for(space.fine).eval(), space)
-    return supernet_for(space).eval()
+    with needing("a supernet", "torch"):
+        from mathnas.nets.families import space_named
+    return new_supernet(space_named(text))
 
 
 def partitioned(supernet: Supernet, text: str | None, known: SearchSpace | None) -> Supernet:

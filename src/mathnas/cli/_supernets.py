@@ -137,6 +137,19 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
     return evaluator
 
 
+def new_supernet(space: SearchSpace) -> Supernet:
+    """An untrained supernet of a space, for costs, which do not depend on weights.
+
+    Raises:
+        InvalidInputError: no supernet is known for the space.
+        MissingExtraError: torch is not installed.
+    """
+    with needing("a supernet", "torch"):
+        from mathnas.nets.families import supernet_for
+    fine = space.fine if isinstance(space, GroupedSpace) else space
+    return seen_as(supernet_for(fine).eval(), space)
+
+
 def seen_as(supernet: Supernet, space: SearchSpace | None) -> Supernet:
     """The supernet as one of `space`: itself where the blocks are the same, or a view in groups.
 

@@ -657,11 +657,15 @@ def _quiet() -> Iterator[None]:
 def _uncertainty(table: BlockTable, networks: Sequence[Network], metric: str) -> float:
     """Of predictions because of the effects, relative: root mean square over networks."""
     deviations = _deviations(table, networks, metric)
-    if deviations is None:
+    return _relative(deviations, table.predict(np.array(networks), metric))
+
+
+def _relative(deviations: Floats | None, predicted: Floats) -> float:
+    """The root mean square of deviations, relative to the predictions' mean size."""
+    scale = float(np.abs(predicted).mean())
+    if deviations is None or not scale:
         return math.inf
-    values = table.predict(np.array(networks), metric)
-    scale = float(np.abs(values).mean())
-    return math.sqrt(float(np.mean(deviations**2))) / scale if scale else math.inf
+    return math.sqrt(float(np.mean(deviations**2))) / scale
 
 
 def _deviations(table: BlockTable, networks: Sequence[Network], metric: str) -> Floats | None:
@@ -735,7 +739,7 @@ def _judged(
         tested = check_additivity(
             study.space, found, data, table.reference, deviations=deviations, noise=noise
         )
-    return MetricReport(found, _uncertainty(table, rows, name), tested, once)
+    return MetricReport(found, _relative(deviations, found.predicted), tested, once)
 
 
 def _report(

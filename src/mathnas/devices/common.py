@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from mathnas.devices.host import Device, this_device
-from mathnas.devices.noise import Flag, NoiseRule
+from mathnas.devices.noise import Flag, NoiseRule, flag_notes
 from mathnas.devices.repeating import measured_quietly
 from mathnas.devices.state import ROOT, MachineState, Usage
 from mathnas.devices.timing import Timing, TimingSettings, check_statistics, time_in_turns
@@ -300,5 +300,5 @@ class _Attempt:
             "minimum_ms": f"{timing.minimum:.6g}",
             "cpu_ms": f"{timing.cpu_ms:.6g}",
             "drift": f"{timing.drift:+.4f}",
-            **({"flags": "; ".join(map(str, self.flags))} if self.flags else {}),
+            **flag_notes(self.flags),
         }

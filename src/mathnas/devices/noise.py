@@ -104,7 +104,7 @@ class NoiseRule:
         if usage.throttled:
             heat = "the processor was slowed down"
             found.append(Flag("throttling", usage.throttled, 0.0, heat))
-        return _broken(found)
+        return broken(found)
 
     def timing_flags(self, timing: Timing, *, must_be_busy: bool) -> list[Flag]:
         """What is wrong with the times of one call.
@@ -118,19 +118,25 @@ class NoiseRule:
         ]
         if must_be_busy:
             found.append(self._flag("waiting", timing.idle, "share of time off the processor"))
-        return _broken(found)
+        return broken(found)
 
     def reference_flags(self, now: Timing, first_ms: float | None) -> list[Flag]:
         """Whether the machine is still the one that the first measurement was made on."""
         if first_ms is None:
             return []
         change = abs(now.value / first_ms - 1.0)
-        return _broken([self._flag("reference", change, "the reference network's time changed by")])
+        return broken([self._flag("reference", change, "the reference network's time changed by")])
 
     def _flag(self, rule: str, value: float, meaning: str) -> Flag:
         limit: float = getattr(self, rule)
         return Flag(rule, value, limit, meaning)
 
 
-def _broken(flags: Sequence[Flag]) -> list[Flag]:
+def broken(flags: Sequence[Flag]) -> list[Flag]:
+    """Those whose limits are exceeded."""
     return [flag for flag in flags if flag.value > flag.limit]
+
+
+def flag_notes(flags: Sequence[object]) -> dict[str, str]:
+    """``flags``, for the notes of a measurement; nothing where there are none."""
+    return {"flags": "; ".join(map(str, flags))} if flags else {}

@@ -19,11 +19,12 @@ import numpy as np
 
 from mathnas.devices.common import Engine, ModelT, engine_conditions
 from mathnas.devices.host import Device, this_device
-from mathnas.devices.noise import NoiseError
+from mathnas.devices.noise import NoiseError, flag_notes
 from mathnas.devices.state import MachineState
 from mathnas.devices.timing import (
     TimingSettings,
     no_garbage_collection,
+    quartile_spread,
     run_times,
     warm_up,
 )
@@ -63,6 +64,7 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
     """
 
     exclusive = True
+    device: Device
 
     def __init__(
         self,
@@ -85,9 +87,7 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         self.models = models
         self.engine = engine
         self.reference = reference
-        machine = device or this_device()
-        self.device = machine
-        self._machine = machine.name
+        self.device = device or this_device()
         self.timing = timing or TimingSettings(rounds=40)
         self.batch_size = batch_size
         self.noise_limit = noise_limit
@@ -108,7 +108,7 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
     def _fixed(self) -> dict[str, str]:
         timing = self.timing
         return {
-            "device": self._machine,
+            "device": self.device.name,
             **engine_conditions(self.engine),
             "statistic": f"median of {timing.rounds} ratios of the fastest of {timing.slice_ms:g} "
             "ms of runs to the reference's",
@@ -163,17 +163,17 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         for place, own in enumerate(fastest[1:]):
             ratios = own / fastest[0]
             value, error = float(np.median(ratios)), _error(ratios)
-            flags = {}
+            flags: list[str] = []
             if error > self.noise_limit * value:
                 if not self.accept_noise:
                     noisy.append((networks[place], error / value))
                     continue
-                flags = {"flags": f"known to {error / value:.1%} (at most {self.noise_limit:.1%})"}
+                flags = [f"known to {error / value:.1%} (at most {self.noise_limit:.1%})"]
             measured = Measurement(
                 level * value,
                 level * error * math.sqrt(len(ratios)),
                 len(ratios),
-                {**notes, "own_ms": f"{float(np.median(own)):.6g}", **flags},
+                {**notes, "own_ms": f"{float(np.median(own)):.6g}", **flag_notes(flags)},
             )
             yield place, {"latency_ms": measured}
         if noisy:
@@ -210,8 +210,7 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
 
 def _error(ratios: Floats) -> float:
     """The standard error of the median, from the quartiles."""
-    low, high = np.quantile(ratios, [0.25, 0.75])
-    return _MEDIAN * float(high - low) / 1.349 / math.sqrt(len(ratios))
+    return _MEDIAN * quartile_spread(ratios) / math.sqrt(len(ratios))
 
 
 def _fastest(call: Callable[[], object], count: int) -> float:

@@ -56,10 +56,10 @@ class MachineState:
                 nothing where `root` is another tree.
         """
         average, running = _load(root)
-        pi = _pi_throttled(command or (run_command if root == ROOT else None))
+        throttled, held_back = _throttling(root, command)
         capped = _frequency_is_capped(root)
-        if pi is not None:
-            capped = bool(capped) or bool(pi & _NOW)
+        if held_back is not None:
+            capped = bool(capped) or held_back
         governors = sorted(set(_texts(_cpus(root), "cpufreq/scaling_governor")))
         heat = _numbers(sorted((root / "sys/class/thermal").glob("thermal_zone*")), "temp")
         return cls(
@@ -69,7 +69,7 @@ class MachineState:
             capped=capped,
             governor=", ".join(governors) or None,
             temperature_c=max(heat) / 1000 if heat else None,
-            throttled=_throttle_count(root) if pi is None else (pi >> 16).bit_count(),
+            throttled=throttled,
         )
 
     def notes(self) -> dict[str, str]:
@@ -145,6 +145,14 @@ def _frequency_is_capped(root: Path) -> bool | None:
     return any(now < most for now, most in zip(allowed, possible, strict=True))
 
 
+def _throttling(root: Path, command: Runner | None) -> tuple[int | None, bool | None]:
+    """`MachineState.throttled`, and whether firmware says that the processor is held back now."""
+    bits = _pi_throttled(command or (run_command if root == ROOT else None))
+    if bits is None:
+        return _throttle_count(root), None
+    return (bits >> 16).bit_count(), bool(bits & _NOW)
+
+
 def _throttle_count(root: Path) -> int | None:
     cpus = _cpus(root)
     names = ("core_throttle_count", "package_throttle_count")
@@ -191,7 +199,7 @@ class Usage:
         """The counters as they stand; arguments as those of `MachineState.read`."""
         usable = _usable(root)
         busy, stolen = _processor_times(root, usable)
-        pi = _pi_throttled(command or (run_command if root == ROOT else None))
+        throttled, _ = _throttling(root, command)
         return cls(
             seconds=time.perf_counter(),
             own=time.process_time(),
@@ -200,7 +208,7 @@ class Usage:
             stolen=stolen,
             waited=_waited(root),
             interrupted=_interrupted(),
-            throttled=_throttle_count(root) if pi is None else (pi >> 16).bit_count(),
+            throttled=throttled,
         )
 
     def since(self, before: Usage) -> Usage:

@@ -74,8 +74,8 @@ def _several(text: str) -> list[str]:
 
 def _hwmon(machine: _Machine, text: str) -> Meter:
     chip, _, sensors = text.partition(":")
-    choices = hwmon_choices(machine.root)
-    if not chip and choices:
+    choices = [] if chip else hwmon_choices(machine.root)
+    if choices:
         raise InvalidInputError(
             "hwmon needs a chip, and a sensor where it has several: write "
             f"{' or '.join(f'hwmon:{chip}:{sensor}' for chip, sensor in choices)}."

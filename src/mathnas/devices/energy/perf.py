@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from mathnas.devices.energy._sysfs import read_number, read_text
+from mathnas.devices.energy._sysfs import read_number, read_text, text_or_none
 from mathnas.devices.energy.meter import Channel, MeterKind
 from mathnas.errors import MeterAbsentError, MeterError, MeterPermissionError
 
@@ -118,9 +118,10 @@ class PerfMeter:
             try:
                 self._counts.append(open_event(kind, config, processor))
             except PermissionError as error:
+                says = text_or_none(paranoid) or "nothing"
                 raise MeterPermissionError(
                     f"{home}/events/{event} may not be counted by this user ({paranoid} says "
-                    f"{_said(paranoid)}): `sudo sysctl kernel.perf_event_paranoid=0` grants it "
+                    f"{says}): `sudo sysctl kernel.perf_event_paranoid=0` grants it "
                     "until the next start of the machine."
                 ) from error
             except OSError as error:
@@ -180,10 +181,3 @@ def _processors(path: Path) -> list[int]:
         return [number for ends in ranges for number in range(ends[0], ends[-1] + 1)]
     except ValueError:
         raise MeterError(f"{path} lists processors, but it says {text!r}.") from None
-
-
-def _said(path: Path) -> str:
-    try:
-        return read_text(path)
-    except MeterError:
-        return "nothing"

@@ -18,8 +18,9 @@ import numpy as np
 
 from mathnas.devices.energy.log import EnergyLog, Mark
 from mathnas.devices.energy.meter import Meter, MeterKind
-from mathnas.devices.noise import Flag, NoiseRule
+from mathnas.devices.noise import Flag, NoiseRule, broken, flag_notes
 from mathnas.devices.state import ROOT, MachineState, Usage
+from mathnas.devices.timing import quartile_spread
 from mathnas.errors import EvaluationError, InvalidInputError, MeterError
 from mathnas.evaluation import Measurement
 
@@ -81,8 +82,7 @@ class Energy:
     Attributes:
         value: millijoules of a run above idle: the median over windows of
             (busy power - idle power) x time of a run.
-        spread: the standard deviation over windows that their quartiles imply (interquartile
-            range / 1.349).
+        spread: the standard deviation over windows that their quartiles imply.
         windows: how many there were.
         flags: which rules of noise it breaks.
         notes: ``sensor``; ``idle_w`` (mean), ``idle_before_w``, ``idle_after_w``, ``busy_w``
@@ -102,8 +102,7 @@ class Energy:
 
     def measurement(self, attempts: int = 1) -> Measurement:
         """As a study keeps it."""
-        flags = {"flags": "; ".join(map(str, self.flags))} if self.flags else {}
-        notes = {"attempts": str(attempts), **flags, **self.notes}
+        notes = {"attempts": str(attempts), **flag_notes(self.flags), **self.notes}
         return Measurement(self.value, spread=self.spread, repeats=self.windows, notes=notes)
 
 
@@ -231,8 +230,7 @@ def _energy(
             f"busy, {rest.mean():.4g} W idle. Take a larger batch, more threads, longer windows or "
             "a meter that is closer to the processor, and let nothing else run."
         )
-    low, high = np.quantile(energies, [0.25, 0.75])
-    spread = float(high - low) / 1.349
+    spread = quartile_spread(energies)
     usage = _sum([window.usage for window in windows])
     limits = [
         Flag("spread", spread / value, rule.spread, "windows differ by"),
@@ -242,7 +240,7 @@ def _energy(
     if others is not None and otherwise is not None:
         change = abs(others - otherwise) / threads
         limits.append(Flag("others", change, rule.crowding, "others' work changed by"))
-    flags = [*rule.machine_flags(usage, threads), *(f for f in limits if f.value > f.limit)]
+    flags = [*rule.machine_flags(usage, threads), *broken(limits)]
     notes = {
         "sensor": f"{meter.name}, {meter.kind.value}, {meter.covers}",
         "idle_w": f"{rest.mean():.6g}",
