@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated
 
 import typer
 
 from mathnas import designs, sampling
-from mathnas.space import SearchSpace
+from mathnas.space import Network, SearchSpace
 
 
 class Design(str, Enum):
@@ -22,6 +23,13 @@ class Design(str, Enum):
     D_OPTIMAL = "d-optimal"
 
 
+Named = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        help="This network instead of a sample, as 3,0,2 or block names; may be repeated.",
+    ),
+]
 DesignName = Annotated[Design, typer.Option("--sampling", help="The sample.")]
 Share = Annotated[float, typer.Option(help="Share of partial sampling.")]
 Unpaired = Annotated[
@@ -38,8 +46,9 @@ Context = Annotated[
 RepeatReference = Annotated[bool, typer.Option(help="Measure the reference again with each node.")]
 
 
-def sample_of(
+def networks_asked_for(
     space: SearchSpace,
+    named: Sequence[str] | None,
     design: Design,
     *,
     share: float,
@@ -48,8 +57,14 @@ def sample_of(
     context: str | None,
     repeat_reference: bool,
     seed: int,
-) -> sampling.Sample:
-    """The sample that these options ask for."""
+) -> sampling.Sample | list[Network]:
+    """The networks that are named or, where none is, the sample that the options ask for.
+
+    Raises:
+        InvalidInputError: a name is none of the space, or the sample cannot be made.
+    """
+    if named:
+        return [space.parse(text) for text in named]
     base = None if context is None else space.parse(context)
     if design is Design.SINGLE:
         return sampling.single_sampling(space, base, repeat_reference=repeat_reference)

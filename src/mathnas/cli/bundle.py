@@ -17,15 +17,15 @@ from mathnas.cli._samples import (
     Count,
     Design,
     DesignName,
+    Named,
     RepeatReference,
     Share,
     Unpaired,
-    sample_of,
+    networks_asked_for,
 )
 from mathnas.cli.run_bundle import Python, Results, SshOptions, fetched, run_there
 from mathnas.errors import InvalidInputError
 from mathnas.sampling import Sample
-from mathnas.space import Network
 
 
 def register(app: typer.Typer) -> None:
@@ -63,10 +63,7 @@ def bundle(
     unpaired: Unpaired = False,
     count: Count = 100,
     context: Context = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option("--network", help="Measure these networks instead of a sample."),
-    ] = None,
+    network: Named = None,
     repeat_reference: RepeatReference = False,
     validating: Annotated[
         int, typer.Option("--validation", help="Further random networks, to validate with.")
@@ -127,20 +124,17 @@ def bundle(
         known,
     )
     searched = space_of(here)
-    chosen: Sample | list[Network]
-    if network:
-        chosen = [searched.parse(text) for text in network]
-    else:
-        chosen = sample_of(
-            searched,
-            design,
-            share=share,
-            unpaired=unpaired,
-            count=count,
-            context=context,
-            repeat_reference=repeat_reference,
-            seed=seed,
-        )
+    chosen = networks_asked_for(
+        searched,
+        network,
+        design,
+        share=share,
+        unpaired=unpaired,
+        count=count,
+        context=context,
+        repeat_reference=repeat_reference,
+        seed=seed,
+    )
     reference = chosen.reference if isinstance(chosen, Sample) else None
     further = (
         validation.validation_sampling(searched, validating, seed=seed, reference=reference)

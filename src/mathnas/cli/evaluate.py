@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mathnas import runner, sampling
+from mathnas import runner
 from mathnas.cli._costs import read_meter
 from mathnas.cli._evaluators import evaluator_named, known_space, space_of
 from mathnas.cli._options import (
@@ -28,10 +28,11 @@ from mathnas.cli._samples import (
     Count,
     Design,
     DesignName,
+    Named,
     RepeatReference,
     Share,
     Unpaired,
-    sample_of,
+    networks_asked_for,
 )
 from mathnas.study import Study
 
@@ -59,10 +60,7 @@ def evaluate(
     unpaired: Unpaired = False,
     count: Count = 100,
     context: Context = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option("--network", help="Evaluate these networks instead of a sample."),
-    ] = None,
+    network: Named = None,
     repeat_reference: RepeatReference = False,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Keep only these metrics.")
@@ -78,20 +76,17 @@ def evaluate(
     known = known_space(study_path, space)
     measure = evaluator_named(evaluator, known, metric or [])
     with Study(study_path, known or space_of(measure)) as study:
-        networks: sampling.Sample | list[tuple[int, ...]]
-        if network:
-            networks = [study.space.parse(text) for text in network]
-        else:
-            networks = sample_of(
-                study.space,
-                design,
-                share=share,
-                unpaired=unpaired,
-                count=count,
-                context=context,
-                repeat_reference=repeat_reference,
-                seed=seed,
-            )
+        networks = networks_asked_for(
+            study.space,
+            network,
+            design,
+            share=share,
+            unpaired=unpaired,
+            count=count,
+            context=context,
+            repeat_reference=repeat_reference,
+            seed=seed,
+        )
         with (
             kept_when_stopped(study, study_path),
             study.recording("estimation", meter=energy, grid_intensity=grid_intensity),
