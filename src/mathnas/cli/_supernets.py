@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from mathnas._files import file_sha256
 from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ImageChoice, choose_images
-from mathnas.errors import InvalidInputError
+from mathnas.cli._options import is_study, read_study
+from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Evaluator
 from mathnas.grouped import GroupedSpace
 from mathnas.space import SearchSpace
@@ -81,6 +84,55 @@ class SupernetFile:
 def identity(path: Path, sha256: str) -> str:
     """A file's name with the first digits of its digest."""
     return f"{path.name} {sha256[:12]}"
+
+
+def supernet_of_study(path: Path | None, study_path: Path | None) -> SupernetFile:
+    """The supernet that is named, or that the study was measured with.
+
+    Raises:
+        InvalidInputError: none is named, or it is another one than the study's.
+        FileFormatError: it is not where it should be, or is damaged.
+    """
+    known: set[str] = set()
+    if study_path is not None and is_study(study_path):
+        with read_study(study_path) as study:
+            known = {
+                conditions[SUPERNET_CONDITION]
+                for metric in study.metrics
+                for conditions in study.conditions(metric)
+                if SUPERNET_CONDITION in conditions
+            }
+    if path is not None:
+        file = SupernetFile.read(path)
+        if known and file.sha256[:12] not in {one.split()[-1] for one in known}:
+            typer.echo(
+                f"warning: the study was measured with {' and '.join(sorted(known))}, but "
+                f"{file.identity} is extracted from: predictions may not hold.",
+                err=True,
+            )
+        return file
+    if len(known) != 1 or study_path is None:
+        raise InvalidInputError(
+            f"a network is extracted from one supernet, but "
+            f"{'the study was measured with ' + ' and '.join(sorted(known)) if known else 'none'}"
+            f"{' is known' * (not known)}: add --supernet FILE."
+        )
+    (wanted,) = known
+    name = wanted.rpartition(" ")[0]
+    places = [study_path.parent / name, Path(name)]
+    for place in places:
+        if place.is_file():
+            file = SupernetFile.read(place)
+            if identity(place, file.sha256) != wanted:
+                raise InvalidInputError(
+                    f"the study was measured with {wanted}, but {place} is {file.identity}: name "
+                    "the right one with --supernet FILE."
+                )
+            return file
+    raise FileFormatError(
+        f"the study was measured with {wanted}, which is neither beside it nor here: add "
+        "--supernet FILE."
+    )
 
 
 def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool) -> Evaluator:
