@@ -13,6 +13,7 @@ import math
 import operator
 import os
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,6 +147,7 @@ class Study:
         fill = None if space is None else partial(_fill, space)
         self._store = Store(self.path, fill, read_only=read_only)
         self._recorder: CostRecorder | None = None
+        self._recording = threading.Lock()  # held while a run is recorded, from before its start
         try:
             self.space = self._space(space)
             if not read_only:
@@ -265,7 +267,7 @@ class Study:
             InvalidInputError: a run is recorded already, or the intensity is negative.
             FileFormatError: the study cannot be written.
         """
-        if self._recorder is not None:
+        if not self._recording.acquire(blocking=False):
             raise InvalidInputError(
                 "one run is recorded at a time, but this one would begin inside another: leave "
                 "out the inner one."
@@ -276,13 +278,17 @@ class Study:
             nonlocal row
             row = self._write_run(cost, row)
 
-        recorder = CostRecorder(what, meter=meter, grid_intensity=grid_intensity, told=keep)
-        with recorder:
-            self._recorder = recorder
-            try:
-                yield recorder
-            finally:
-                self._recorder = None
+        try:
+            with CostRecorder(
+                what, meter=meter, grid_intensity=grid_intensity, told=keep
+            ) as recorder:
+                self._recorder = recorder
+                try:
+                    yield recorder
+                finally:
+                    self._recorder = None
+        finally:
+            self._recording.release()
 
     # ---- facts out --------------------------------------------------------------------------
 

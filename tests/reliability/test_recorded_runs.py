@@ -198,6 +198,26 @@ def test_what_is_added_while_a_run_ends_belongs_to_it(tmp_path: Path) -> None:
         assert [(run.networks, run.finished) for run in study.runs] == [(1, True)]
 
 
+def test_two_threads_cannot_begin_a_run_at_once(tmp_path: Path) -> None:
+    class Slow(Meter):
+        """While it starts, another thread asks for a recording."""
+
+        def start(self) -> None:
+            with ThreadPoolExecutor(1) as threads:
+                second = threads.submit(study.recording("search").__enter__)
+                with pytest.raises(InvalidInputError, match="one run is recorded at a time"):
+                    second.result()
+
+    with Study(tmp_path / "a.study", SPACE) as study:
+        with study.recording("search", meter=Slow(1.0)):
+            study.add([fact(NETWORKS[0])])
+        with pytest.raises(InvalidInputError, match="grams of CO2"):
+            study.recording("search", grid_intensity=-1.0).__enter__()
+        with study.recording("search"):
+            pass  # a run that could not begin is in nobody's way
+        assert [(run.networks, run.finished) for run in study.runs] == [(1, True), (0, True)]
+
+
 def test_runs_begin_and_end_while_threads_add(tmp_path: Path) -> None:
     switched = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # threads take turns in the middle of everything
