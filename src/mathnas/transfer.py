@@ -36,6 +36,7 @@ from mathnas.regression import Regression, about, forms_of, name_root, regress, 
 from mathnas.responses import NEGLIGIBLE, NOISES, Response, evidences, responses_of, whitened
 from mathnas.sampling import Sample
 from mathnas.space import Indices, Network, SearchSpace
+from mathnas.stacking import HeldOut, calibration, mixture, weight_of, widened
 from mathnas.study import Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form
 
@@ -50,6 +51,7 @@ _NEAR = 0.8  # correlation of a name's effects in neighbouring nodes
 _MOST_SWEEPS, _REACH = 4, 2
 _REWEIGHTED = 2
 _FREEDOM = 4.0  # of Student's t distribution
+_FOLDS = 5
 _CLEARLY = 0.97  # of the left-out error: heavy tails are taken where they have less
 
 
@@ -92,28 +94,35 @@ def transfer(
     columns = _columns_of(tables, data.metric.name, known)
     _check(space, data)
     base = tables[0].reference if reference is None else space.check(reference)
-    errors = {}
-    found = _fitted(space, data, base, columns)
-    column = found.regression.column(space, data)
-    errors["transfer"] = _error(found.regression.left_out, data.values)
+    parts = _parts(space, columns)
+    found = _fitted(space, data, base, parts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MathNASWarning)  # blocks that few networks leave out
+        anew = regress(space, data, base)
+        held, held_anew = _held_out(space, data, base, parts, found)
+    together = _stacked(space, data, (found, held), (anew, held_anew))
     scaled = min(
         (_scaled(space, data, base, table, name) for table, name in columns),
         key=lambda one: float(one.off.mean()),
     )
-    errors["one factor"] = float(scaled.off.mean())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MathNASWarning)  # blocks that few networks leave out
-        anew = regress(space, data, base)
-    errors["anew"] = _error(anew.left_out, data.values)
-    chosen = found.to_dict()
+    errors = {
+        "transfer": _error(held.values, data.values),
+        "one factor": float(scaled.off.mean()),
+        "anew": _error(held_anew.values, data.values),
+        "together": _error(together.held.values, data.values),
+    }
+    column, chosen = together.column, {**found.to_dict(), **together.to_dict()}
     if not _surely_less(_off(found.regression.left_out, data.values), scaled.off):
         column, chosen = scaled.column, {"model": "one factor", "factor": scaled.factor}
-    best = errors["one factor" if "factor" in chosen else "transfer"]
+    factored = "factor" in chosen
+    best = errors["one factor" if factored else "transfer"]
     if errors["anew"] < best:
+        share = 0.0 if factored else 1 - together.weight
         warnings.warn(
             f"{data.metric.name}: fitting anew leaves out the {len(data)} networks with an error "
             f"of {errors['anew']:.3g}, the transfer with {best:.3g}: what is known of the other "
-            "devices does not help here. Compare fit(method='regression'), or measure more.",
+            f"devices helps little here. The table is for {share:.0%} what fitting anew gives; "
+            "compare fit(method='regression'), or measure more.",
             MathNASWarning,
             stacklevel=2,
         )
@@ -283,11 +292,13 @@ class _Found:
 
     Attributes:
         shares: by part: its prior variance in the measured networks' responses, as a share of all.
+        factors: shape (networks,): how much larger each network's noise is than the common one.
     """
 
     regression: Regression
     shares: Mapping[str, float]
     heavy: bool
+    factors: Floats
 
     def to_dict(self) -> dict[str, object]:
         own = self.regression.to_dict()
@@ -367,9 +378,8 @@ class _Climb:
 
 
 def _fitted(
-    space: SearchSpace, data: Measurements, reference: Network, columns: Sequence[_Column]
+    space: SearchSpace, data: Measurements, reference: Network, parts: Mapping[str, Floats]
 ) -> _Found:
-    parts = _parts(space, columns)
     plain = responses_of(data.values, data.metric, None)
     forms = forms_of(space, data.networks)
     features = {
@@ -382,7 +392,8 @@ def _fitted(
     form, best = max(starts, key=lambda start: start[1].evidence)
     _to_the_top(best)
     found = _regression(space, data, reference, parts, best, form)
-    heavy, tried, trial, factors = False, best, found, np.ones(len(data))
+    ones = np.ones(len(data))
+    heavy, tried, trial, factors = False, best, found, ones
     for _ in range(_REWEIGHTED):
         factors = _outlying(trial, data, best.response)
         if np.ptp(factors) < 0.01:
@@ -396,7 +407,99 @@ def _fitted(
     shares = _SHARES[best.place] * np.isfinite(best.unit)
     whole = float(shares.sum()) or 1.0
     named = dict(zip(parts, (shares / whole).tolist(), strict=True))
-    return _Found(found, named, heavy)
+    return _Found(found, named, heavy, factors if heavy else ones)
+
+
+def _held_out(
+    space: SearchSpace,
+    data: Measurements,
+    reference: Network,
+    parts: Mapping[str, Floats],
+    found: _Found,
+) -> tuple[HeldOut, HeldOut]:
+    """What the transfer, and fitting anew, say of each network from those of the other folds.
+
+    The variances are chosen again in each fold; the form of networks, the kind of errors and which
+    networks are outlying stay as all networks chose them.
+    """
+    form, relative = found.regression.form, found.regression.relative
+    networks = space.formed(data.networks, form)
+    features = {name: _summed(space, networks, root) for name, root in parts.items()}
+    # by chance: networks that switch one block at a time are measured in order
+    folds = np.random.default_rng(0).permutation(len(data)) % _FOLDS
+    both = HeldOut(*np.empty((2, len(data)))), HeldOut(*np.empty((2, len(data))))
+    for fold in range(_FOLDS):
+        left = folds == fold
+        rest = ~left
+        own, factors = _some(data, rest), found.factors[rest]
+        plain = responses_of(own.values, own.metric, None)
+        # a fold whose values are all equal has no relative errors
+        response = next((one for one in plain if one.relative == relative), plain[0])
+        climb = _Climb(
+            {name: rows[rest] for name, rows in features.items()}, response.weighted(factors)
+        )
+        climb.sweep()
+        _to_the_top(climb)
+        known = _noisier(_regression(space, own, reference, parts, climb, form), factors)
+        for kept, fitted in zip(both, (known, regress(space, own, reference)), strict=True):
+            name = data.metric.name
+            table = BlockTable(space, reference, {name: fitted.column(space, own)})
+            kept.values[left] = table.predict(data.networks[left], name)
+            kept.deviations[left] = table.deviation(data.networks[left], name)
+    return both
+
+
+@dataclass(frozen=True)
+class _Stacked:
+    """The transfer and what was fitted anew, as one column.
+
+    Attributes:
+        weight: of the transfer.
+        widening: by how much deviations were multiplied.
+        held: what the two together say of networks that were left out, deviations as they were.
+    """
+
+    column: BlockEffects
+    weight: float
+    widening: float
+    held: HeldOut
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "weight": float(f"{self.weight:.3g}"),
+            "deviations_times": float(f"{self.widening:.3g}"),
+        }
+
+
+def _stacked(
+    space: SearchSpace,
+    data: Measurements,
+    known: tuple[_Found, HeldOut],
+    anew: tuple[Regression, HeldOut],
+) -> _Stacked:
+    (found, held), (other, held_anew) = known, anew
+    unit = data.values if found.regression.relative else np.ones(len(data))
+    weight = weight_of(data.values, held, held_anew, unit)
+    if found.regression.form != other.form:  # blocks of different forms have no common effects
+        weight = float(weight >= 0.5)
+    together = held.mixed(held_anew, weight)
+    columns = [one.column(space, data) for one in (found.regression, other)]
+    if 0 < weight < 1:
+        column = mixture(columns[0], columns[1], weight)
+    else:
+        column = columns[0 if weight else 1]
+    widening = calibration(data.values, together)
+    return _Stacked(widened(column, widening), weight, widening, together)
+
+
+def _some(data: Measurements, rows: np.ndarray) -> Measurements:
+    return replace(
+        data,
+        networks=data.networks[rows],
+        values=data.values[rows],
+        spread=data.spread[rows],
+        repeats=data.repeats[rows],
+    )
 
 
 def _to_the_top(climb: _Climb) -> None:
