@@ -14,8 +14,14 @@ a variance of its own:
 
 The variances, the noise, whether errors are relative, and the form of networks that counts are
 those with the most evidence, so a part that does not help has hardly any. Noise has heavy tails
-where that is seen (Student's t, by weights). Scaling one known table by one factor is kept beside
-this, and taken unless the other's left-out error is smaller by more than a standard error.
+where that is seen (Student's t, by weights).
+
+How far known devices help is then asked of the measurements: the transfer, and fitting anew, say
+what the networks of each of five folds take from those of the others. The table is the mean of the
+two that is nearest, by a standard error nearer to the transfer (see `mathnas.stacking`), and its
+deviations are widened to what the folds were off. Scaling one known table by one factor is kept
+beside this, and taken unless the transfer's error, each network left out, is smaller by more than a
+standard error.
 """
 
 from __future__ import annotations
@@ -75,16 +81,19 @@ def transfer(
         reference: what effects are relative to; by default the first source's.
 
     Returns:
-        A table with the one column, whose provenance says what was chosen, and the left-out error
-        of the transfer, of scaling by one factor, and of fitting anew, in percent of the values
-        (in the metric's unit where a value is not positive).
+        A table with the one column, whose provenance says what was chosen (with the weight of the
+        transfer beside fitting anew), and the left-out error of the transfer, of scaling by one
+        factor, of fitting anew, and of transfer and fitting anew together, in percent of the values
+        (in the metric's unit where a value is not positive). Folds are left out, for one factor
+        single networks.
 
     Raises:
         InvalidInputError: the tables are of another space or lack the columns, the metric is not
             additive, or fewer than five networks were measured.
 
     Warns:
-        MathNASWarning: fitting anew has the smaller left-out error.
+        MathNASWarning: fitting anew has a smaller left-out error than the transfer, or than one
+            factor where that is taken.
     """
     tables = [sources] if isinstance(sources, BlockTable) else list(sources)
     data = (

@@ -70,6 +70,8 @@ def test_plan_measure_transfer(run: Run, old: Path, tmp_path: Path) -> None:
     assert code == 0, err
     assert "left-out error (%): transfer" in out
     assert "chosen: " in out
+    assert "weight of the transfer 100%" in out
+    assert ", together " in out
     found = mn.BlockTable.load(tmp_path / "new.table.json")
     every = found.space.all_networks()
     truth = np.array([new_latency(network) for network in map(tuple, every.tolist())])

@@ -38,6 +38,7 @@ FLOW: dict[str, tuple[str, ...]] = {
         *("responses", "scales", "space"),
     ),
     "grouped": ("errors", "_records", "posterior", "space", "table"),
+    "stacking": ("metrics", "posterior", "table"),
     "search": (
         *("errors", "_progress", "grouped", "metrics", "posterior", "scales", "space", "table"),
     ),

@@ -190,6 +190,97 @@ def test_a_warning_says_where_fitting_anew_leaves_out_less(space: SearchSpace) -
     assert any(told)
 
 
+def fitted_anew(space: SearchSpace, data: Measurements) -> mn.BlockTable:
+    """Fitted anew."""
+    reference = (0,) * NODES
+    column = regress(space, data, reference).column(space, data)
+    return mn.BlockTable(space, reference, {"latency_ms": column})
+
+
+def test_known_devices_that_are_unlike_leave_it_as_good_as_fitting_anew(
+    space: SearchSpace,
+) -> None:
+    ratios = []
+    for seed in range(4):
+        rng, new = np.random.default_rng(seed), costs(70 + seed)
+        few, others = split(space, 30, seed)
+        data = measured(few, latency(new, few) * (1 + 0.01 * rng.standard_normal(30)))
+        found = quietly(table_of(space, rng.uniform(0, 3, (NODES, BLOCKS))), data)
+        truth = latency(new, others)
+        ratios.append(mape(found, others, truth) / mape(fitted_anew(space, data), others, truth))
+    assert np.exp(np.log(ratios).mean()) < 1.05
+
+
+def test_a_known_device_that_is_alike_keeps_its_weight(space: SearchSpace) -> None:
+    ratios, weights = [], []
+    for seed in range(4):
+        rng, old = np.random.default_rng(seed), costs(seed)
+        new = old * rng.uniform(0.5, 3, (NODES, 1))
+        few, others = split(space, 16, seed)
+        data = measured(few, latency(new, few) * (1 + 0.01 * rng.standard_normal(16)))
+        found = quietly(table_of(space, old), data)
+        truth = latency(new, others)
+        ratios.append(mape(found, others, truth) / mape(fitted_anew(space, data), others, truth))
+        weights.append(found.provenance["chosen"]["latency_ms"]["weight"])  # type: ignore[index]
+    assert np.exp(np.log(ratios).mean()) < 0.5
+    assert np.mean(weights) > 0.9
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 11])
+def test_few_measurements_break_nothing(space: SearchSpace, count: int) -> None:
+    for seed in range(3):
+        few, others = split(space, count, seed)
+        rng = np.random.default_rng(seed)
+        values = latency(costs(seed), few) * (1 + 0.1 * rng.standard_normal(count))
+        found = quietly(table_of(space, costs(seed + 20)), measured(few, values))
+        predicted = found.predict(others, "latency_ms")
+        assert (np.abs(predicted - values.mean()) < 4 * np.ptp(latency(costs(seed), others))).all()
+        assert (found.deviation(others, "latency_ms") > 0).all()
+        chosen = found.provenance["chosen"]["latency_ms"]  # type: ignore[index]
+        if chosen["model"] != "one factor":
+            assert 0 <= chosen["weight"] <= 1
+            assert chosen["deviations_times"] >= 1
+
+
+def test_networks_that_switch_one_block_at_a_time_serve_too(space: SearchSpace) -> None:
+    """Each fold leaves out blocks that no other network holds."""
+    old, factors = costs(1), np.linspace(0.5, 3, NODES)[:, None]
+    few = np.array(mn.single_sampling(space, (0,) * NODES).networks)
+    others = split(space, 0)[1]
+    found = quietly(table_of(space, old), measured(few, latency(old * factors, few)))
+    assert mape(found, others, latency(old * factors, others)) < 1
+
+
+def test_blocks_that_interact_are_fitted_anew_and_kept(space: SearchSpace, tmp_path: Path) -> None:
+    """The transfer is a sum over blocks; what pairs of them add comes from fitting anew."""
+    small = SearchSpace(list(space.nodes[:3]))
+    rng = np.random.default_rng(0)
+    old, entry = rng.uniform(0.5, 1, (3, BLOCKS)), rng.uniform(0, 6, (BLOCKS, BLOCKS))
+
+    def truth(networks: Indices) -> Floats:
+        summed = old[np.arange(3), networks].sum(axis=1)
+        found: Floats = 4.0 + summed + entry[networks[:, 0], networks[:, 1]]
+        return found
+
+    effects = (old - old[:, :1]).ravel()
+    column = mn.BlockEffects(LATENCY, 5.0, effects, np.zeros(12), np.ones(12))
+    every = np.random.default_rng(1).permutation(small.all_networks())
+    few, others = every[:48], every[48:]
+    known = mn.BlockTable(small, (0,) * 3, {"latency_ms": column})
+    found = quietly(known, measured(few, truth(few)))
+    chosen = found.provenance["chosen"]["latency_ms"]  # type: ignore[index]
+    assert chosen["weight"] < 0.1
+    assert found.column("latency_ms").pairs
+    assert mape(found, others, truth(others)) < 3
+    low, high = found.interval(others, "latency_ms", 0.9)
+    assert ((low <= truth(others)) & (truth(others) <= high)).mean() > 0.7
+    found.save(tmp_path / "pairs.table.json")
+    again = mn.BlockTable.load(tmp_path / "pairs.table.json")
+    assert again.deviation(others, "latency_ms") == pytest.approx(
+        found.deviation(others, "latency_ms")
+    )
+
+
 def test_one_measurement_that_is_far_off_does_little_harm(space: SearchSpace) -> None:
     old, factors = costs(2), np.linspace(0.5, 3, NODES)[:, None]
     few, others = split(space, 30)
@@ -262,6 +353,8 @@ def test_the_table_says_how_it_was_made_and_is_read_again(
     chosen = provenance["chosen"]["latency_ms"]  # type: ignore[index]
     if chosen["model"] != "one factor":
         assert sum(chosen["parts"].values()) == pytest.approx(1, abs=0.01)
+    errors = provenance["left_out_error"]
+    assert list(errors) == ["transfer", "one factor", "anew", "together"]  # type: ignore[call-overload]
     found.save(tmp_path / "new.table.json")
     again = mn.BlockTable.load(tmp_path / "new.table.json")
     assert again.provenance == provenance

@@ -138,5 +138,9 @@ def _chosen(table: BlockTable) -> list[str]:
         else:
             parts = [f"{name} {share:.0%}" for name, share in found["parts"].items() if share]
             lines.append(f"\nchosen: {', '.join(parts)}; {found['errors']} errors")
+            lines.append(
+                f"weight of the transfer {found['weight']:.0%}, of fitting anew "
+                f"{1 - found['weight']:.0%}; deviations times {found['deviations_times']:.3g}"
+            )
     told = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
     return [*lines, f"left-out error ({table.provenance['left_out_unit']}): {told}"]
