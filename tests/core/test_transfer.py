@@ -281,6 +281,27 @@ def test_blocks_that_interact_are_fitted_anew_and_kept(space: SearchSpace, tmp_p
     )
 
 
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_models_of_different_forms_of_a_network_are_not_mixed(seed: int) -> None:
+    space, rng = mn.spaces.NASBench201(), np.random.default_rng(seed)
+    known = rng.uniform(0.5, 3, (6, 5)) * [0, 0.2, 1, 2, 0.5]
+    few = space.all_networks()[rng.permutation(space.num_networks)[:9]]
+    new = known * rng.uniform(0.5, 2, (6, 1))
+    values = 4 + new[np.arange(6), space.formed(few, space.forms[-1])].sum(axis=1)
+    data = measured(few, values * (1 + 0.05 * rng.standard_normal(9)))
+    effects = (known - known[:, :1]).ravel()
+    column = mn.BlockEffects(LATENCY, 4.0, effects, np.zeros(30), np.ones(30))
+    found = quietly(mn.BlockTable(space, (0,) * 6, {"latency_ms": column}), data)
+    chosen = found.provenance["chosen"]["latency_ms"]  # type: ignore[index]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mn.MathNASWarning)
+        anew = regress(space, data, (0,) * 6)
+    assert chosen["form"] != anew.form
+    assert chosen["weight"] in (0, 1)
+    taken = chosen["form"] if chosen["weight"] else anew.form
+    assert found.column("latency_ms").network_form == taken
+
+
 def test_one_measurement_that_is_far_off_does_little_harm(space: SearchSpace) -> None:
     old, factors = costs(2), np.linspace(0.5, 3, NODES)[:, None]
     few, others = split(space, 30)
