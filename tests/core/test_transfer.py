@@ -20,7 +20,7 @@ from mathnas.metrics import Floats
 from mathnas.regression import regress, regress_with
 from mathnas.responses import responses_of
 from mathnas.space import Indices, SearchSpace
-from mathnas.spaces.nasbench201 import has_path
+from mathnas.spaces.nasbench201 import NASBench201, has_path
 from mathnas.study import Measurements
 from mathnas.transfer import scaling
 
@@ -283,7 +283,7 @@ def test_blocks_that_interact_are_fitted_anew_and_kept(space: SearchSpace, tmp_p
 
 @pytest.mark.parametrize("seed", [1, 3, 5])
 def test_models_of_different_forms_of_a_network_are_not_mixed(seed: int) -> None:
-    space, rng = mn.spaces.NASBench201(), np.random.default_rng(seed)
+    space, rng = NASBench201(), np.random.default_rng(seed)
     known = rng.uniform(0.5, 3, (6, 5)) * [0, 0.2, 1, 2, 0.5]
     few = space.all_networks()[rng.permutation(space.num_networks)[:9]]
     new = known * rng.uniform(0.5, 2, (6, 1))
