@@ -234,3 +234,52 @@ def test_a_trained_width_computes_the_same_after_sorting_the_rest() -> None:
 def test_middle_widths_are_rounded_where_asked_for() -> None:
     block = ElasticMBConv(12, 12, (3,), (3, 6), divisor=8)
     assert [block.middle(MBConvChoice(3, expansion)) for expansion in (3, 6)] == [40, 72]
+
+
+# ---- cut first, run later ------------------------------------------------------------------------
+
+
+def test_forms_cut_beforehand_compute_the_same() -> None:
+    block, x = sorted_block(squeeze=True), drawn(2, 4, 8, 8, seed=1)
+    choices = [MBConvChoice(3, 2), MBConvChoice(5, 6), MBConvChoice(3, 6)]
+    for training in (False, True):
+        block.train(training)
+        forms = [block.cut(choice) for choice in choices]
+        for form, choice in zip(forms, choices, strict=True):
+            assert torch.equal(block(x, form), block(x, choice))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_reach_all_that_a_cut_form_uses(training: bool) -> None:
+    """What the smallest form leaves out gets zeros; everything it uses gets a gradient."""
+    block, x = sorted_block(squeeze=True).train(training), drawn(2, 4, 8, 8, seed=1)
+    (block(x, block.cut(MBConvChoice(3, 2))) * drawn(2, 4, 8, 8, seed=2)).sum().backward()
+    gradients = dict(block.named_parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in gradients.values())
+    expand = block.inverted_bottleneck.conv.weight.grad
+    assert expand is not None
+    assert not expand[8:].any()
+
+
+def test_a_run_sees_every_edit_in_place() -> None:
+    """No tensor's edit through `.data`, which autograd does not count, leaves a stale copy."""
+    block, x = sorted_block(squeeze=True), drawn(2, 4, 8, 8, seed=1)
+    choice = MBConvChoice(3, 3)
+    assert block.depth_conv.se is not None
+    with torch.no_grad():
+        for parameter in block.depth_conv.se.parameters():
+            parameter.mul_(0.05)  # a gate wide open or shut hides what changes behind it
+        before = block(x, choice)
+        for name, tensor in block.state_dict(keep_vars=True).items():
+            if tensor.is_floating_point():
+                tensor.data.mul_(1.5)
+                after = block(x, choice)
+                assert not torch.equal(after, before), name
+                torch.testing.assert_close(block.extract(choice)(x), after)
+                before = after
+
+
+def test_an_input_of_another_width_is_refused() -> None:
+    block = sorted_block()
+    with pytest.raises(InvalidInputError, match="has 4 input channels, but got 3"):
+        block(drawn(1, 3, 8, 8), block.cut(MBConvChoice(3, 2)))

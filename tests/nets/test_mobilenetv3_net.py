@@ -138,6 +138,15 @@ def test_nodes_run_one_by_one_are_the_network() -> None:
         assert torch.equal(net.run_head(y), net(x, network))
 
 
+def test_hooks_of_layers_see_a_run() -> None:
+    net, x, seen = lived_in(), images(2), list[torch.Tensor]()
+    network = SMALL.from_config([5] * 20, [4] * 20, [2] * 5)
+    net.layer(0).register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    with torch.no_grad():
+        net(x, network)
+        assert torch.equal(seen[0], net.run_node(0, network[0], net.run_stem(x)))
+
+
 def test_the_resolution_is_free() -> None:
     net = lived_in()
     network = SMALL.sample(1, seed=1)[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -214,6 +215,13 @@ class DigitsNet(ChainSupernet):
     def run_node(self, node: int, block: int, x: Tensor) -> Tensor:
         choice = self.config.nodes[node].choices[block]
         return x if choice is None else cast(Tensor, self.nodes[node](x, choice))
+
+    def cut_node(self, node: int, block: int) -> Callable[[Tensor], Tensor]:
+        choice = self.config.nodes[node].choices[block]
+        if choice is None:
+            return super().cut_node(node, block)
+        layer = cast(ElasticMBConv, self.nodes[node])
+        return partial(layer, form=layer.cut(choice))
 
     def run_head(self, x: Tensor) -> Tensor:
         x = functional.relu(self.head_norm(self.head(x)))

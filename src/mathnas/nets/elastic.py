@@ -4,6 +4,10 @@ A layer holds the weights of its largest form. Every call names the form to run 
 `out_channels`; the input's width is read from the input), nothing is remembered between calls, so
 two threads may run two forms of one layer at the same time.
 
+`cut` takes one form out of the shared weights and gives it as a function of the input, for one run.
+A network's forms are all cut before it runs: that is many small operations, and each takes several
+times as long where a large convolution has just emptied the processor's caches.
+
 Kernels are shared as in once-for-all (Cai et al., ICLR 2020, section 3.2): a smaller kernel is the
 centre of the next larger one times a learned matrix.
 """
@@ -12,7 +16,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -127,12 +132,27 @@ class ElasticConv2d(nn.Module):
         Args:
             x: shape (batch, channels, height, width), with at most `in_channels` channels.
         """
-        width = x.shape[1]
-        outputs = out_channels or (width if self.depthwise else self.out_channels)
+        return self.cut(x.shape[1], out_channels=out_channels, kernel=kernel)(x)
+
+    def cut(
+        self, in_channels: int, *, out_channels: int | None = None, kernel: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """One form on the shared weights, as a function of inputs with `in_channels` channels.
+
+        It is for one run: it need not follow weights that change afterwards.
+
+        Raises:
+            InvalidInputError: the layer has no such form.
+        """
+        outputs = out_channels or (in_channels if self.depthwise else self.out_channels)
         size = kernel or self.kernels[-1]
-        weight = self.weight_of(width, outputs, size)
-        groups = width if self.depthwise else 1
-        return functional.conv2d(x, weight, None, self.stride, size // 2, 1, groups)
+        return partial(
+            functional.conv2d,
+            weight=self.weight_of(in_channels, outputs, size),
+            stride=self.stride,
+            padding=size // 2,
+            groups=in_channels if self.depthwise else 1,
+        )
 
     def extract(
         self, in_channels: int, *, out_channels: int | None = None, kernel: int | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from torch import Tensor, nn
 
 from mathnas.errors import InvalidInputError
@@ -46,9 +49,11 @@ class GroupedSupernet(ChainSupernet):
         return self.fine.run_stem(x)
 
     def run_node(self, node: int, block: int, x: Tensor) -> Tensor:
-        for place, chosen in self._blocks(node, block):
-            x = self.fine.run_node(place, chosen, x)
-        return x
+        return self.cut_node(node, block)(x)
+
+    def cut_node(self, node: int, block: int) -> Callable[[Tensor], Tensor]:
+        parts = [self.fine.cut_node(*chosen) for chosen in self._blocks(node, block)]
+        return partial(_run, parts)
 
     def run_head(self, x: Tensor) -> Tensor:
         """As the supernet's."""
@@ -72,3 +77,9 @@ class GroupedSupernet(ChainSupernet):
         """Fine nodes and their blocks."""
         chosen = self.space.candidates[node][block].tolist()
         return list(zip(self.space.partition[node], chosen, strict=True))
+
+
+def _run(parts: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    for part in parts:
+        x = part(x)
+    return x

@@ -12,7 +12,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,10 @@ class MBConvChoice:
         middle = self.expansion * in_channels
         convolutions = middle * (in_channels + self.kernel**2 + out_channels)
         return convolutions + 2 * (2 * middle + out_channels)
+
+
+# a form on the shared weights for one run: what is applied to the input, one after another
+Cut: TypeAlias = tuple[Callable[[Tensor], Tensor], ...]
 
 
 class ConvNorm(nn.Module):
@@ -163,10 +167,22 @@ class ElasticConvNorm(nn.Module):
         self, x: Tensor, *, out_channels: int | None = None, kernel: int | None = None
     ) -> Tensor:
         """Run one form; see `ElasticConv2d.forward`."""
-        x = self.norm(self.conv(x, out_channels=out_channels, kernel=kernel))
+        for part in self.cut(x.shape[1], out_channels=out_channels, kernel=kernel):
+            x = part(x)
+        return x
+
+    def cut(
+        self, in_channels: int, *, out_channels: int | None = None, kernel: int | None = None
+    ) -> Cut:
+        """One form for one run; see `ElasticConv2d.cut`."""
+        conv = self.conv
+        width = out_channels or (in_channels if conv.depthwise else conv.out_channels)
+        parts = [conv.cut(in_channels, out_channels=width, kernel=kernel), self.norm.cut(width)]
         if self.act is not None:
-            x = self.act(x)
-        return x if self.se is None else self.se(x)
+            parts.append(self.act)
+        if self.se is not None:
+            parts.append(self.se.cut(width))
+        return tuple(parts)
 
     def extract(
         self, in_channels: int, *, out_channels: int | None = None, kernel: int | None = None
@@ -223,11 +239,39 @@ class ElasticMBConv(nn.Module):
             if part.se is not None:
                 part.se.reset(generator)
 
-    def forward(self, x: Tensor, choice: MBConvChoice) -> Tensor:
-        """Run one form on x of shape (batch, in_channels, height, width)."""
-        y = self.inverted_bottleneck(x, out_channels=self.middle(choice))
-        z: Tensor = self.point_linear(self.depth_conv(y, kernel=choice.kernel))
-        return x + z if self.shortcut else z
+    def forward(self, x: Tensor, form: MBConvChoice | Cut) -> Tensor:
+        """Run one form on x of shape (batch, in_channels, height, width).
+
+        Args:
+            form: a choice, or what `cut` made of it before other layers ran.
+
+        Raises:
+            InvalidInputError: the input has another width, or the block no such form.
+        """
+        if x.shape[1] != self.in_channels:
+            raise InvalidInputError(
+                f"this block has {self.in_channels} input channels, but got {x.shape[1]}."
+            )
+        y = x
+        for part in self.cut(form) if isinstance(form, MBConvChoice) else form:
+            y = part(y)
+        return x + y if self.shortcut else y
+
+    def cut(self, choice: MBConvChoice) -> Cut:
+        """One form for one run: `block(x, block.cut(choice))` is `block(x, choice)`.
+
+        See `ElasticConv2d.cut`. The block's own hooks are called, those of its elastic layers are
+        not.
+
+        Raises:
+            InvalidInputError: the block has no such form.
+        """
+        middle = self.middle(choice)
+        return (
+            *self.inverted_bottleneck.cut(self.in_channels, out_channels=middle),
+            *self.depth_conv.cut(middle, kernel=choice.kernel),
+            *self.point_linear.cut(middle),
+        )
 
     def extract(self, choice: MBConvChoice) -> MBConv:
         """One form as a static block with its own memory, for inference."""

@@ -6,6 +6,8 @@ Its tensors are named and shaped as in the public checkpoints, so that those loa
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -72,6 +74,13 @@ class MobileNetV3Net(ChainSupernet):
     def run_node(self, node: int, block: int, x: Tensor) -> Tensor:
         choice = layer_choice(block)
         return x if choice is None else cast(Tensor, self.layer(node)(x, MBConvChoice(*choice)))
+
+    def cut_node(self, node: int, block: int) -> Callable[[Tensor], Tensor]:
+        choice = layer_choice(block)
+        if choice is None:
+            return super().cut_node(node, block)
+        layer = self.layer(node)
+        return partial(layer, form=layer.cut(MBConvChoice(*choice)))
 
     def run_head(self, x: Tensor) -> Tensor:
         x = self.final_expand_layer(x).mean((2, 3), keepdim=True)

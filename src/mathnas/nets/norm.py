@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,14 +34,30 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x of shape (batch, channels, height, width), with at most `channels`."""
-        width = self._check(x.shape[1])
+        return self.cut(x.shape[1])(x)
+
+    def cut(self, channels: int) -> Callable[[Tensor], Tensor]:
+        """The first channels as a function of their inputs, for one run; see `ElasticConv2d.cut`.
+
+        Raises:
+            InvalidInputError: there are fewer channels.
+        """
+        width = self._check(channels)
         parts: list[Tensor | None] = [self.running_mean, self.running_var, self.weight, self.bias]
         if self.training:
             parts[:2] = None, None
         if width < self.num_features:  # a view costs as much as the arithmetic of a small layer
             parts = [None if part is None else part[:width] for part in parts]
         mean, var, weight, bias = parts
-        return functional.batch_norm(x, mean, var, weight, bias, self.training, eps=self.eps)
+        return partial(
+            functional.batch_norm,
+            running_mean=mean,
+            running_var=var,
+            weight=weight,
+            bias=bias,
+            training=self.training,
+            eps=self.eps,
+        )
 
     def extract(self, channels: int) -> nn.BatchNorm2d:
         """The first channels as a plain batch normalisation with its own memory, for inference."""

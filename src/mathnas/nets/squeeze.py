@@ -5,6 +5,9 @@ Global mean, 1x1 convolution to a quarter of the channels, ReLU, 1x1 convolution
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -69,9 +72,13 @@ class ElasticSqueezeExcite(SqueezeExcite):
 
     def forward(self, x: Tensor) -> Tensor:
         """x of shape (batch, width, height, width'), with at most `channels` channels."""
-        reduce, expand = self._slices(x.shape[1])
-        gate = functional.relu(functional.conv2d(x.mean((2, 3), keepdim=True), *reduce))
-        return x * functional.hardsigmoid(functional.conv2d(gate, *expand))
+        return self.cut(x.shape[1])(x)
+
+    def cut(self, width: int) -> Callable[[Tensor], Tensor]:
+        """The gate over the first channels as a function of their inputs, for one run; see
+        `ElasticConv2d.cut`."""
+        reduce, expand = self._slices(width)
+        return partial(_gated, reduce=reduce, expand=expand)
 
     def extract(self, width: int) -> SqueezeExcite:
         """The gate over the first channels, with its own memory."""
@@ -105,3 +112,8 @@ class ElasticSqueezeExcite(SqueezeExcite):
             (reduce.weight[:middle, :width], reduce.bias[:middle]),
             (expand.weight[:width, :middle], expand.bias[:width]),
         )
+
+
+def _gated(x: Tensor, reduce: tuple[Tensor, Tensor], expand: tuple[Tensor, Tensor]) -> Tensor:
+    gate = functional.relu(functional.conv2d(x.mean((2, 3), keepdim=True), *reduce))
+    return x * functional.hardsigmoid(functional.conv2d(gate, *expand))
