@@ -6,8 +6,9 @@ For three configurations (smallest, middle, largest) and two settings (w1.0 with
 128 pixels; the small-image variant w0.5 with 10 classes at 32 pixels), times a forward pass
 (evaluation mode, no gradients) and a train step (forward, backward, one SGD update) of both, in
 turns, on one thread. Ratios are medians over the rounds of the paired times. Both memory formats
-are timed; the faster one of the static network counts. The C library keeps its heap: by default it
-gives memory back between two layers, and which of the two then pays for new pages is chance.
+are timed; the faster one of the static network counts. Switching to evaluation or training mode is
+done once, not for every batch, and is not timed. The C library keeps its heap: by default it gives
+memory back between two layers, and which of the two then pays for new pages is chance.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ def keep_heap() -> bool:
     )
 
 
-def forward_pass(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    module.eval()
+def forward_pass(run: Callable[[Tensor], Tensor], x: Tensor) -> None:
     with torch.inference_mode():
         run(x)
 
@@ -58,7 +58,6 @@ def forward_pass(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) 
 def train_step(
     module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor
 ) -> None:
-    module.train()
     module.zero_grad(set_to_none=True)
     torch.autograd.backward(functional.cross_entropy(run(x), labels))
     with torch.no_grad():
@@ -99,18 +98,19 @@ def measure(space: MobileNetV3, batch: int, network: mn.Network, rounds: int) ->
         def elastic(x: Tensor, supernet: MobileNetV3Net = supernet) -> Tensor:
             return supernet(x, network)  # type: ignore[no-any-return]
 
-        found[name] = {
-            "forward": paired(
-                partial(forward_pass, supernet, elastic, x),
-                partial(forward_pass, static, static, x),
-                rounds,
-            ),
-            "train step": paired(
-                partial(train_step, supernet, elastic, x, labels),
-                partial(train_step, static, static, x, labels),
-                rounds,
-            ),
-        }
+        found[name] = {}
+        for module in (supernet, static):
+            module.eval()
+        found[name]["forward"] = paired(
+            partial(forward_pass, elastic, x), partial(forward_pass, static, x), rounds
+        )
+        for module in (supernet, static):
+            module.train()
+        found[name]["train step"] = paired(
+            partial(train_step, supernet, elastic, x, labels),
+            partial(train_step, static, static, x, labels),
+            rounds,
+        )
     rows = {}
     for work in ("forward", "train step"):
         best = min(found, key=lambda name: found[name][work][1])
