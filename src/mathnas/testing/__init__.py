@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(
     "mathnas.testing.evaluators",
     "mathnas.testing.meters",
     "mathnas.testing.methods",
+    "mathnas.testing.policies",
     "mathnas.testing.solvers",
     "mathnas.testing.spaces",
     "mathnas.testing.supernets",
@@ -22,6 +23,7 @@ from mathnas.testing.engines import EngineContract  # noqa: E402
 from mathnas.testing.evaluators import EvaluatorContract  # noqa: E402
 from mathnas.testing.meters import MeterContract  # noqa: E402
 from mathnas.testing.methods import MethodContract  # noqa: E402
+from mathnas.testing.policies import PolicyContract  # noqa: E402
 from mathnas.testing.programs import best_by_brute_force, random_program  # noqa: E402
 from mathnas.testing.solvers import SolverContract  # noqa: E402
 from mathnas.testing.spaces import SpaceContract  # noqa: E402
@@ -31,6 +33,7 @@ __all__ = [
     "EvaluatorContract",
     "MeterContract",
     "MethodContract",
+    "PolicyContract",
     "SolverContract",
     "SpaceContract",
     "best_by_brute_force",
