@@ -16,6 +16,7 @@ class Reason(str, Enum):
     START = "start"  # the first network
     TOO_SLOW = "too slow"  # the deadline is, or will be, missed
     ROOM = "room"  # a better network fits
+    ENERGY = "energy"  # the energy budget would not last
     CHANGE = "change"  # what blocks take has changed
     GOAL = "goal"  # the goal was set anew
     UNREACHABLE = "unreachable"  # no network meets the goal: the fastest serves

@@ -1,0 +1,295 @@
+"""The monitor: from what runs take to what every network would take now."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from mathnas.errors import InvalidInputError
+from mathnas.metrics import IDENTITY, Metric, metric_named
+from mathnas.runtime.change import ChangeDetector
+from mathnas.runtime.observation import Observation, PartTimes
+from mathnas.runtime.part_model import PartModel, Prior
+from mathnas.runtime.window import Window, window_of
+from mathnas.space import Floats, Network
+from mathnas.table import BlockEffects, BlockTable
+
+_TIMER_MS = 0.002  # what reading a clock and handing a value on may add to a part
+_FARTHEST = 1000.0  # times that are so many times off were not taken by the network
+_LONGEST_STEP_S = 3600.0
+_FEWEST_RUNS = 3  # of a window that a switch ends
+_NOISE_RATE = 0.05
+_LEAST_NOISE, _MOST_NOISE = 0.005, 0.5
+_FIRST_NOISE = 0.03
+
+
+@dataclass
+class Counts:
+    """What the monitor has seen.
+
+    Attributes:
+        runs: taken in.
+        windows: of them.
+        changes: of the load that were detected.
+        dropped: runs whose latency, time or network cannot be.
+        wholes: runs whose parts' times cannot be, of which the latency alone counts.
+        jumps: of the clock, backwards.
+        unused: runs of windows that a switch ended too early.
+    """
+
+    runs: int = 0
+    windows: int = 0
+    changes: int = 0
+    dropped: int = 0
+    wholes: int = 0
+    jumps: int = 0
+    unused: int = 0
+
+
+class Monitor:
+    """Estimates what every part takes now, from the runs of the networks that serve.
+
+    Runs are taken in by windows of `runs` or more that last `seconds` or more. A window is compared
+    with what was expected of it (change detection), then updates `model`; blocks that did not run
+    are updated through what they have in common with those that did.
+
+    Args:
+        table: predictions of every network; `table` replaces its latency.
+        times: of every part, as measured when the device was quiet.
+        latency: the metric of the table that is what runs take, in ms.
+        prior: how far times move.
+        runs, seconds: what makes a window full.
+        tail_runs: how many of the last runs tell how far single runs are above what is expected.
+
+    Attributes:
+        model: the parts' times.
+        counts: what was seen, and dropped.
+        elapsed: seconds that have passed, by the loop's clock without its jumps backwards.
+
+    Raises:
+        InvalidInputError: the times are of another space, or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        table: BlockTable,
+        times: PartTimes,
+        latency: str = "latency_ms",
+        *,
+        prior: Prior | None = None,
+        runs: int = 5,
+        seconds: float = 0.02,
+        tail_runs: int = 500,
+    ) -> None:
+        if times.space != table.space:
+            raise InvalidInputError(
+                f"times and table are of one space, but got times of {times.space.name} and a "
+                f"table of {table.space.name}: measure the parts of the package that is served."
+            )
+        for name, value in (("runs", runs), ("tail_runs", tail_runs), ("seconds", seconds)):
+            if not (math.isfinite(value) and value > 0):
+                raise InvalidInputError(f"{name} is positive, but got {value}.")
+        self.offline, self.latency_metric = table, _latency_metric(table, latency)
+        self.model = PartModel(times, prior or Prior())
+        self.counts = Counts()
+        self.elapsed = 0.0
+        self._full = (runs, seconds)
+        self._detector = ChangeDetector()
+        self._pending: list[Observation] = []
+        self._begun = 0.0  # of the pending window, in elapsed seconds
+        self._updated = 0.0
+        self._clock: float | None = None
+        self._noise = self._part_noise = _FIRST_NOISE
+        self._beside = 0.0  # log of latency over the sum of the parts
+        self._beside_windows = 0
+        self._ratios = _expected_ratios(tail_runs)
+        self._next_ratio = 0
+
+    # ---- what is known ----------------------------------------------------------------------
+
+    @property
+    def times(self) -> PartTimes:
+        """What every part takes now."""
+        flat = self.model.flat
+        return PartTimes(self.offline.space, float(flat[0]), flat[1:-1], float(flat[-1]))
+
+    @property
+    def beside(self) -> float:
+        """Latency over the sum of the parts: what a run takes beside them, as a factor."""
+        return math.exp(self._beside)
+
+    def latency(self, network: Network) -> tuple[float, float]:
+        """What a run of a network is expected to take now, in ms, and the standard deviation of
+        this expectation (not of a single run)."""
+        mean, deviation = self.model.latency(network)
+        return self.beside * mean, self.beside * deviation
+
+    def tail(self, rate: float) -> float:
+        """Latency over expectation that a share `rate` of the last runs was above."""
+        place = min(len(self._ratios) - 1, math.ceil((1 - rate) * len(self._ratios)))
+        return float(np.partition(self._ratios, place)[place])
+
+    def table(self, caution: float = 0.0) -> BlockTable:
+        """The table with the latency of now: a sum over parts.
+
+        Args:
+            caution: how many standard deviations are added to each part's time. As the deviation
+                of a sum is at most the sum of the deviations, a network that meets a limit in this
+                table meets it with so many deviations to spare, at least.
+        """
+        flat = self.beside * self.model.flat
+        if caution:
+            flat = flat * (1 + caution * self.model.deviations)
+        space = self.offline.space
+        blocks = flat[1:-1]
+        reference = blocks[space.offsets[:-1] + np.array(self.offline.reference)]
+        column = BlockEffects(
+            self.latency_metric,
+            float(flat[0] + reference.sum() + flat[-1]),
+            blocks - np.repeat(reference, space.sizes),
+            blocks * self.model.deviations[1:-1],
+            np.ones(space.num_blocks),
+        )
+        columns = {**self.offline.columns, self.latency_metric.name: column}
+        return BlockTable(space, self.offline.reference, columns, self.offline.provenance)
+
+    # ---- what happens -----------------------------------------------------------------------
+
+    def observe(self, run: Observation) -> Window | None:
+        """Take a run in; the window where it made one full, None otherwise."""
+        checked = self._checked(run)
+        if checked is None:
+            self.counts.dropped += 1
+            return None
+        self._tick(checked.time)
+        if self._pending and self._pending[0].network != checked.network:
+            self._abandon()
+        if not self._pending:
+            self._begun = self.elapsed
+        self._pending.append(checked)
+        self.counts.runs += 1
+        runs, seconds = self._full
+        full = len(self._pending) >= runs and self.elapsed - self._begun >= seconds
+        return self.close() if full or len(self._pending) >= 16 * runs else None
+
+    def close(self) -> Window | None:
+        """Take what is there as a window now; None where no run is."""
+        if not self._pending:
+            return None
+        window = window_of(self._pending)
+        self._pending = []
+        self.counts.windows += 1
+        self.model.wait(self.elapsed - self._updated)
+        self._updated = self.elapsed
+        change = self._detector.observe(self._error(window))
+        if change:
+            self.counts.changes += 1
+            self.model.change()
+        self._learn_noise(window)
+        self._update(window)
+        self._keep_ratios(window)
+        return replace(window, change=change)
+
+    def _checked(self, run: Observation) -> Observation | None:
+        """The run, without its parts where these cannot be; None where it cannot be itself."""
+        space = self.offline.space
+        try:
+            network = space.check(run.network)
+        except InvalidInputError:
+            return None
+        if not (math.isfinite(run.time) and math.isfinite(run.latency_ms) and run.latency_ms > 0):
+            return None
+        expected, _ = self.latency(network)
+        if not 1 / _FARTHEST < run.latency_ms / expected < _FARTHEST:
+            return None
+        parts = np.asarray(run.parts_ms, dtype=float)
+        if not parts.size:
+            return run
+        offline = self.model.times.parts(network)
+        possible = (
+            parts.shape == offline.shape
+            and bool(np.isfinite(parts).all())
+            and bool((parts >= 0).all())
+            and bool((parts[offline > 0] > 0).all())
+            and 1 / _FARTHEST < run.latency_ms / float(parts[offline > 0].sum()) < _FARTHEST
+        )
+        if possible:
+            return run
+        self.counts.wholes += 1
+        return replace(run, parts_ms=())
+
+    def _tick(self, time: float) -> None:
+        step = 0.0 if self._clock is None else time - self._clock
+        self.counts.jumps += step < 0
+        self.elapsed += min(max(step, 0.0), _LONGEST_STEP_S)
+        self._clock = time
+
+    def _abandon(self) -> None:
+        """Another network serves: what is pending counts where it is enough for a median."""
+        if len(self._pending) >= _FEWEST_RUNS:
+            self.close()
+        else:
+            self.counts.unused += len(self._pending)
+            self._pending = []
+
+    def _error(self, window: Window) -> float:
+        """Of the log of the latency, in standard deviations."""
+        expected, deviation = self.latency(window.network)
+        variance = (deviation / expected) ** 2 + window.noise * self._noise**2
+        return math.log(window.latency_ms / expected) / math.sqrt(variance)
+
+    def _learn_noise(self, window: Window) -> None:
+        self._noise = _learned(self._noise, window.spread)
+        self._part_noise = _learned(self._part_noise, window.part_spread)
+
+    def _update(self, window: Window) -> None:
+        if not window.parts_ms:
+            variance = window.noise * self._noise**2
+            total = window.latency_ms / self.beside
+            self.model.observe_whole(window.network, total, variance)
+            return
+        parts = np.array(window.parts_ms)
+        offline = self.model.times.parts(window.network)
+        timer = _TIMER_MS / np.where(offline > 0, parts, 1.0)
+        self.model.observe(window.network, parts, window.noise * (self._part_noise**2 + timer**2))
+        beside = math.log(window.latency_ms / float(parts[offline > 0].sum()))
+        self._beside_windows += 1
+        self._beside += max(_NOISE_RATE, 1 / self._beside_windows) * (beside - self._beside)
+
+    def _keep_ratios(self, window: Window) -> None:
+        """After the update: how far runs are off what is known now, not how late it was known."""
+        expected, _ = self.latency(window.network)
+        for latency in window.latencies_ms:
+            self._ratios[self._next_ratio] = latency / expected
+            self._next_ratio = (self._next_ratio + 1) % len(self._ratios)
+
+
+def _latency_metric(table: BlockTable, name: str) -> Metric:
+    """The metric as a plain sum in ms."""
+    metric = table.columns[name].metric if name in table.columns else metric_named(name)
+    if metric.unit != "ms":
+        raise InvalidInputError(
+            f"what runs take is told in ms, but {name} is in {metric.unit or 'no unit'}: name a "
+            "metric such as latency_ms."
+        )
+    return replace(metric, scale=IDENTITY, additive=True)
+
+
+def _learned(noise: float, spread: float | None) -> float:
+    """A relative noise after a window with that spread."""
+    if spread is None:
+        return noise
+    square = noise**2 + _NOISE_RATE * (min(spread, _MOST_NOISE) ** 2 - noise**2)
+    return max(_LEAST_NOISE, math.sqrt(square))
+
+
+def _expected_ratios(count: int) -> Floats:
+    """Ratios to begin with, until runs replace them: lognormal, well mixed in their order."""
+    shares = (np.arange(count) * 0.6180339887498949 + 0.5) % 1.0  # the golden ratio's multiples
+    ranks = (np.argsort(np.argsort(shares)) + 0.5) / count
+    normal = NormalDist(0.0, _FIRST_NOISE)
+    ratios: Floats = np.exp(np.array([normal.inv_cdf(float(rank)) for rank in ranks]))
+    return ratios

@@ -1,0 +1,79 @@
+"""A few runs of one network, told by their medians."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mathnas.runtime.observation import Observation
+from mathnas.space import Floats, Network
+
+_NORMAL = 1.4826  # of a normal distribution, its deviation over the median absolute deviation
+
+
+@dataclass(frozen=True)
+class Window:
+    """What some runs took, one after the other, through one network.
+
+    Medians, so that a run that was preempted does not count more than another.
+
+    Attributes:
+        network: that ran.
+        time: when the last run ended, in seconds of the loop's clock.
+        latencies_ms: of each run.
+        latency_ms: their median.
+        spread: of the latencies, one relative standard deviation, from their median absolute
+            deviation; None of fewer than three runs.
+        parts_ms: the median of each part, of the runs that told them; empty where most did not.
+        part_spread: of the parts, like `spread`: the median part's.
+        change: +1 where it told that the load had risen, -1 fallen, 0 otherwise.
+    """
+
+    network: Network
+    time: float
+    latencies_ms: tuple[float, ...]
+    latency_ms: float
+    spread: float | None
+    parts_ms: tuple[float, ...] = ()
+    part_spread: float | None = None
+    change: int = 0
+
+    @property
+    def runs(self) -> int:
+        return len(self.latencies_ms)
+
+    @property
+    def noise(self) -> float:
+        """The variance of a median of so many runs, in variances of one run."""
+        return 1 / self.runs if self.runs < 3 else math.pi / 2 / self.runs
+
+
+def window_of(runs: list[Observation]) -> Window:
+    """The window that runs of one network make; at least one."""
+    latencies = np.array([run.latency_ms for run in runs])
+    told = [run.parts_ms for run in runs if run.parts_ms]
+    parts: Floats = np.array(told)
+    most = 2 * len(told) > len(runs)
+    return Window(
+        runs[-1].network,
+        runs[-1].time,
+        tuple(latencies.tolist()),
+        float(np.median(latencies)),
+        _spread(latencies[:, None]),
+        tuple(np.median(parts, axis=0).tolist()) if most else (),
+        _spread(parts) if most else None,
+    )
+
+
+def _spread(values: Floats) -> float | None:
+    """The median over columns of their rows' relative spread; columns of zeros do not count."""
+    count = len(values)
+    columns = values[:, (values > 0).all(axis=0)]
+    if count < 3 or not columns.size:
+        return None
+    logs = np.log(columns)
+    off = np.median(np.abs(logs - np.median(logs, axis=0)), axis=0)
+    # the median absolute deviation of few values is too small
+    return float(_NORMAL * np.median(off) * count / (count - 0.8))
