@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from mathnas.runtime.policies import (
 )
 from mathnas.runtime.policies.offline import Offline
 from mathnas.runtime.policy import Decision, Policy, Reason
+from mathnas.testing.policies import PolicyContract, policy_table, policy_times
 
 NODES, BLOCKS = 3, 4
 
@@ -320,3 +322,34 @@ def test_times_of_another_space_and_metrics_to_minimize_are_refused() -> None:
         Offline(known.table, other.times)
     with pytest.raises(InvalidInputError, match="more is better"):
         Offline(known.table, known.times, "macs")
+
+
+# ---- what every policy keeps ---------------------------------------------------------------------
+
+
+def contract_offline() -> Offline:
+    return Offline(policy_table(), policy_times())
+
+
+class TestFixedPolicy(PolicyContract):
+    adapts = False
+
+    @pytest.fixture
+    def policy(self) -> Callable[[], Policy]:
+        known = contract_offline()
+        return lambda: FixedPolicy(known, smallest_network(known))
+
+
+class TestLadderPolicy(PolicyContract):
+    @pytest.fixture
+    def policy(self) -> Callable[[], Policy]:
+        known = contract_offline()
+        networks = front_networks(known)
+        return lambda: LadderPolicy(known, networks, self.deadline_ms)
+
+
+class TestLightHeavyPolicy(PolicyContract):
+    @pytest.fixture
+    def policy(self) -> Callable[[], Policy]:
+        known = contract_offline()
+        return lambda: LightHeavyPolicy(known, self.deadline_ms)
