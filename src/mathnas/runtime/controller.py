@@ -90,6 +90,7 @@ class Controller(Policy):
         self._unreachable = False
         self._switched = self._searched = 0.0  # in the monitor's elapsed seconds
         self._late_runs = 0
+        self._made: tuple[int, BlockTable] | None = None  # after how many windows
 
     @property
     def goal(self) -> Goal:
@@ -268,7 +269,7 @@ class Controller(Policy):
     def _solve(
         self, objective: str, maximize: bool, limits: Sequence[Limit], rules: Sequence[Rule]
     ) -> _Choice | None:
-        program = Program(self._now, objective, maximize, limits, rules)
+        program = Program(self._now(), objective, maximize, limits, rules)
         solution = solver_for(program, "auto").solve(program)
         if not solution.networks:
             return None
@@ -276,9 +277,12 @@ class Controller(Policy):
             solution.networks[0], solution.status is Status.OPTIMAL and not program.rules
         )
 
-    @property
     def _now(self) -> BlockTable:
-        return self.monitor.table(self.caution)
+        """The table of now; made once for all solves of a decision."""
+        windows = self.monitor.counts.windows
+        if self._made is None or self._made[0] != windows:
+            self._made = (windows, self.monitor.table(self.caution))
+        return self._made[1]
 
     def _limits(self, latency_ms: float | None) -> list[Limit]:
         limits = self._latency_limits(latency_ms)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mathnas.errors import InvalidInputError
+from mathnas._records import Record
+from mathnas.errors import FileFormatError, InvalidInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,37 @@ class Goal:
             budget = self.energy
             own["energy"] = {name: getattr(budget, name) for name in budget.__slots__}
         return own
+
+    @classmethod
+    def from_record(cls, record: Record) -> Goal:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            FileFormatError: it is not that.
+        """
+        record.only(*cls.__slots__)
+        budget = None
+        try:
+            if "energy" in record:
+                own = record.record("energy")
+                own.only(*EnergyBudget.__slots__)
+                budget = EnergyBudget(
+                    own.get("joules", float), own.get("seconds", float), own.get("metric", str)
+                )
+            return cls(
+                record.number("deadline_ms"),
+                record.number("low_ms"),
+                record.get("miss_rate", float),
+                record.number("floor"),
+                record.get("hysteresis", float),
+                record.get("room", float),
+                record.get("dwell_s", float),
+                record.get("period_s", float),
+                record.get("max_changed", int) if "max_changed" in record else None,
+                budget,
+            )
+        except InvalidInputError as error:
+            raise FileFormatError(f"{record.where}: {error}") from error
 
     def __str__(self) -> str:
         parts = []

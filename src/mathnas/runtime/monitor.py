@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -24,6 +25,31 @@ _FEWEST_RUNS = 3  # of a window that a switch ends
 _NOISE_RATE = 0.05
 _LEAST_NOISE, _MOST_NOISE = 0.005, 0.5
 _FIRST_NOISE = 0.03
+
+
+@dataclass
+class _Serving:
+    """The network of the last run, so that the next one is checked in microseconds.
+
+    Attributes:
+        computing: for each part, whether it computes something.
+        expected_ms: of a run; None where the model has changed since.
+    """
+
+    network: Network
+    computing: Sequence[bool]
+    expected_ms: float | None = None
+
+    def possible(self, parts_ms: Sequence[float], latency_ms: float) -> bool:
+        """Whether parts may have taken these times, in a run that took so long."""
+        if len(parts_ms) != len(self.computing):
+            return False
+        total = 0.0
+        for part, computes in zip(parts_ms, self.computing, strict=True):
+            if not (math.isfinite(part) and (part > 0 if computes else part >= 0)):
+                return False
+            total += part if computes else 0.0
+        return 1 / _FARTHEST < latency_ms / total < _FARTHEST
 
 
 @dataclass
@@ -102,6 +128,7 @@ class Monitor:
         self._begun = 0.0  # of the pending window, in elapsed seconds
         self._updated = 0.0
         self._clock: float | None = None
+        self._serving: _Serving | None = None
         self._noise = self._part_noise = _FIRST_NOISE
         self._beside = 0.0  # log of latency over the sum of the parts
         self._beside_windows = 0
@@ -184,6 +211,8 @@ class Monitor:
         self.counts.windows += 1
         self.model.wait(self.elapsed - self._updated)
         self._updated = self.elapsed
+        if self._serving is not None:
+            self._serving.expected_ms = None
         change = self._detector.observe(self._error(window))
         if change:
             self.counts.changes += 1
@@ -195,28 +224,21 @@ class Monitor:
 
     def _checked(self, run: Observation) -> Observation | None:
         """The run, without its parts where these cannot be; None where it cannot be itself."""
-        space = self.offline.space
-        try:
-            network = space.check(run.network)
-        except InvalidInputError:
-            return None
         if not (math.isfinite(run.time) and math.isfinite(run.latency_ms) and run.latency_ms > 0):
             return None
-        expected, _ = self.latency(network)
-        if not 1 / _FARTHEST < run.latency_ms / expected < _FARTHEST:
+        if self._serving is None or run.network != self._serving.network:
+            try:
+                network = self.offline.space.check(run.network)
+            except InvalidInputError:
+                return None
+            computing = self.model.times.parts(network) > 0
+            self._serving = _Serving(network, computing.tolist())
+        serving = self._serving
+        if serving.expected_ms is None:
+            serving.expected_ms, _ = self.latency(serving.network)
+        if not 1 / _FARTHEST < run.latency_ms / serving.expected_ms < _FARTHEST:
             return None
-        parts = np.asarray(run.parts_ms, dtype=float)
-        if not parts.size:
-            return run
-        offline = self.model.times.parts(network)
-        possible = (
-            parts.shape == offline.shape
-            and bool(np.isfinite(parts).all())
-            and bool((parts >= 0).all())
-            and bool((parts[offline > 0] > 0).all())
-            and 1 / _FARTHEST < run.latency_ms / float(parts[offline > 0].sum()) < _FARTHEST
-        )
-        if possible:
+        if not run.parts_ms or serving.possible(run.parts_ms, run.latency_ms):
             return run
         self.counts.wholes += 1
         return replace(run, parts_ms=())

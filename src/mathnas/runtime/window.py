@@ -60,9 +60,9 @@ def window_of(runs: list[Observation]) -> Window:
         runs[-1].network,
         runs[-1].time,
         tuple(latencies.tolist()),
-        float(np.median(latencies)),
+        float(_medians(latencies)),
         _spread(latencies[:, None]),
-        tuple(np.median(parts, axis=0).tolist()) if most else (),
+        tuple(_medians(parts).tolist()) if most else (),
         _spread(parts) if most else None,
     )
 
@@ -74,6 +74,13 @@ def _spread(values: Floats) -> float | None:
     if count < 3 or not columns.size:
         return None
     logs = np.log(columns)
-    off = np.median(np.abs(logs - np.median(logs, axis=0)), axis=0)
+    off = _medians(_medians(np.abs(logs - _medians(logs))))
     # the median absolute deviation of few values is too small
-    return float(_NORMAL * np.median(off) * count / (count - 0.8))
+    return float(_NORMAL * off * count / (count - 0.8))
+
+
+def _medians(values: Floats) -> Floats:
+    """Along the first axis; for a few values faster than numpy's."""
+    ordered = np.sort(values, axis=0)
+    middle: Floats = (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
+    return middle
