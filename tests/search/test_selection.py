@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import mathnas as mn
 from mathnas import BlockEffects, BlockTable, GroupedSpace, InvalidInputError, PairEffects
-from mathnas.search import Selection, _coverage, choose_candidates
+from mathnas.search import Selection, Storage, _coverage, choose_candidates
 from mathnas.search._coverage import Problem, improved, proven, undominated
 from mathnas.space import SearchSpace
 from mathnas.spaces import MobileNetV3
@@ -290,3 +290,147 @@ def test_the_text_and_the_record_tell_all_budgets() -> None:
     assert ("optimal: no other selection" in text) == found.proven == record["proven"]
     assert isinstance(record["budgets"], list)
     assert record["budgets"][0]["value"] == found.points[0].value
+
+
+# ---- a limit on memory ---------------------------------------------------------------------------
+
+
+def storage_of(rng: np.random.Generator, space: SearchSpace) -> Storage:
+    """Blocks of own sizes that share pieces, some of them across nodes."""
+    sizes = {f"piece{i}": float(rng.integers(1, 20)) for i in range(8)}
+    pieces = [
+        {name: size for name, size in sizes.items() if rng.random() < 0.3}
+        for _ in range(space.num_blocks)
+    ]
+    return Storage(5.0, rng.integers(0, 10, space.num_blocks).astype(float), pieces)
+
+
+def taken(storage: Storage, space: SearchSpace, rows: Sequence[Sequence[tuple[int, int]]]) -> float:
+    """What candidates take together, each given as its blocks (node, block)."""
+    blocks = [space.offsets[node] + block for candidate in rows for node, block in candidate]
+    names = {name for block in blocks for name in storage.pieces[block]}
+    own = sum(float(storage.own[block]) for block in blocks)
+    return storage.fixed + own + sum(storage.sizes[name] for name in names)
+
+
+def best_that_fits(
+    table: BlockTable, count: int, budgets: Sequence[float], storage: Storage, memory: float
+) -> float:
+    """As `best_by_brute_force`, over selections of any size up to `count` that fit."""
+    whole = GroupedSpace(table.space, GROUPS)
+    fine = whole.expand_many(whole.all_networks())
+    costs = table.predict(fine, "latency_ms")
+    values = table.predict(fine, "accuracy")
+    worth = np.array(
+        [np.where(costs <= b + 1e-9, values, -np.inf).reshape(whole.sizes) for b in budgets]
+    )
+    blocks = [
+        [list(zip(nodes, row, strict=True)) for row in rows.tolist()]
+        for nodes, rows in zip(whole.partition, whole.candidates, strict=True)
+    ]
+    subsets = [
+        [part for k in range(1, count + 1) for part in itertools.combinations(range(n), k)]
+        for n in whole.sizes
+    ]
+    best = -np.inf
+    for a, b, c in itertools.product(*subsets):
+        rows = [blocks[g][j] for g, part in enumerate((a, b, c)) for j in part]
+        if taken(storage, table.space, rows) <= memory:
+            part = worth[:, list(a)][:, :, list(b)][:, :, :, list(c)]
+            best = max(best, float(part.max(axis=(1, 2, 3)).mean()))
+    return best
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(st.integers(0, 2**32 - 1))
+def test_selections_that_fit_are_those_of_brute_force(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = table_of(seed, digits=int(rng.choice([1, 12])))
+    storage = storage_of(rng, table.space)
+    count = int(rng.integers(1, 3))
+    whole = GroupedSpace(table.space, GROUPS)
+    everything, least = storage.size(whole), storage.size(cheapest_of(whole, table))
+    memory = float(rng.uniform(least, max(least, 0.8 * everything)))
+    costs = np.sort(table.predict(whole.expand_many(whole.all_networks()), "latency_ms"))
+    budgets = [float(cost) + 1e-9 for cost in (costs[0], *rng.choice(costs, 3))]
+    found = choose_candidates(
+        table,
+        GROUPS,
+        count,
+        limit="latency_ms",
+        maximize="accuracy",
+        budgets=[f"<={budget!r}" for budget in budgets],
+        storage=storage,
+        memory=memory,
+        effort=20,
+    )
+    best = best_that_fits(table, count, budgets, storage, memory)
+    assert found.size == storage.size(found.space) <= memory
+    assert found.proven
+    assert found.value == pytest.approx(best, abs=1e-9)
+
+
+def cheapest_of(whole: GroupedSpace, table: BlockTable) -> GroupedSpace:
+    """The best of the cheapest candidates of each group, alone."""
+    grouped = whole.table(table, uncertainty=False)
+    cost, value = (np.split(grouped.columns[name].effects, whole.offsets[1:-1]) for name in NAMES)
+    rows = {
+        node.name: [whole.candidates[i][np.lexsort((-value[i], cost[i]))[0]].tolist()]
+        for i, node in enumerate(whole.nodes)
+    }
+    return GroupedSpace(whole.fine, GROUPS, rows)
+
+
+NAMES = ("latency_ms", "accuracy")
+
+
+def test_bounds_hold_while_nothing_is_proven() -> None:
+    """With little effort the bound is honest: no selection that fits is better."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        table = table_of(seed)
+        storage = storage_of(rng, table.space)
+        whole = GroupedSpace(table.space, GROUPS)
+        memory = 1.15 * storage.size(cheapest_of(whole, table))
+        found = choose_candidates(
+            table,
+            GROUPS,
+            2,
+            limit="latency_ms",
+            maximize="accuracy",
+            budgets=4,
+            storage=storage,
+            memory=memory,
+            effort=0.01,
+        )
+        budgets = [point.limit.value for point in found.points]
+        best = best_that_fits(table, 2, budgets, storage, memory)
+        assert found.value <= best + 1e-9 <= found.bound + 2e-9
+
+
+def test_memory_that_is_not_needed_changes_nothing() -> None:
+    table = table_of(3)
+    storage = storage_of(np.random.default_rng(3), table.space)
+    common: dict[str, Any] = {"limit": "latency_ms", "maximize": "accuracy", "budgets": 5}
+    free = choose_candidates(table, GROUPS, 2, **common)
+    held = choose_candidates(table, GROUPS, 2, **common, storage=storage, memory=1e9)
+    assert held.space == free.space
+    assert (held.value, held.bound) == (free.value, free.bound)
+    assert held.to_dict()["size"] == storage.size(free.space)
+
+
+def test_what_cannot_fit_is_said() -> None:
+    table = table_of(4)
+    storage = storage_of(np.random.default_rng(4), table.space)
+    common: dict[str, Any] = {"limit": "latency_ms", "maximize": "accuracy"}
+    with pytest.raises(InvalidInputError, match="network of least latency_ms is always kept"):
+        choose_candidates(table, GROUPS, 2, **common, storage=storage, memory=1.0)
+    with pytest.raises(InvalidInputError, match="unit of a storage"):
+        choose_candidates(table, GROUPS, 2, **common, memory=1.0)
+    short = Storage(0.0, np.zeros(2), [{}, {}])
+    with pytest.raises(InvalidInputError, match="sizes are given for the 13 blocks"):
+        choose_candidates(table, GROUPS, 2, **common, storage=short, memory=1.0)
+    with pytest.raises(InvalidInputError, match="finite and at least 0"):
+        Storage(0.0, np.array([-1.0]), [{}])
+    with pytest.raises(InvalidInputError, match="a piece has one size"):
+        Storage(0.0, np.zeros(2), [{"a": 1.0}, {"a": 2.0}])

@@ -22,7 +22,7 @@ from mathnas.search.rules import (
     forbid,
     require,
 )
-from mathnas.search.selection import BudgetPoint, Selection, choose_candidates
+from mathnas.search.selection import BudgetPoint, Selection, Storage, choose_candidates
 from mathnas.search.solver import Solution, Solver, Status, refuse_pairs
 from mathnas.search.vectorised import VectorisedSolver
 
@@ -52,6 +52,7 @@ __all__ = [
     "Solution",
     "Solver",
     "Status",
+    "Storage",
     "VectorisedSolver",
     "at_least_changes",
     "at_most_changes",

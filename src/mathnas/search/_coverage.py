@@ -15,6 +15,12 @@ again from disturbed selections. *Proof* is by branch and bound on keeping and d
 A box leaves some candidates of each group. Its bound is the least of coverings of one group in
 which the other groups keep all that is left, each bounded by the dual of its linear relaxation (as
 for p-median problems): ``sum_b u_b`` and the n largest ``sum_b max(0, w_b M[j, b] - u_b)``, any u.
+
+Where memory is limited too, candidates take what they have for themselves and *pieces* that any of
+them share. A candidate is then never needed only where another one needs no more of either. In the
+search, exchanges and additions must fit. In the proof, a piece counts with its size over the number
+of kept candidates that may share it, which is never more than a selection takes; a price on memory
+turns the limit into a part of the dual.
 """
 
 from __future__ import annotations
@@ -28,12 +34,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from mathnas.metrics import Floats
 from mathnas.space import Indices
 
 _MOST_POINTS = 4_000  # of a front; longer ones are thinned
 _DUAL_STEPS = 25
+_PRICES = (0.25, 0.5, 0.7, 0.8, 0.9, 0.95)  # quantiles of what candidates are worth for their size
 _GAIN = 1e-12  # of the range: a smaller improvement is rounding
 
 Kept = tuple[tuple[int, ...], ...]
@@ -50,6 +58,56 @@ def undominated(values: Floats, costs: Floats) -> Indices:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """How much candidates may take together.
+
+    Attributes:
+        limit: of their sum.
+        own: for each group what each candidate takes for itself.
+        uses: for each group which pieces its candidates use, shape (candidates, pieces).
+        sizes: of the pieces, each of which is there once.
+    """
+
+    limit: float
+    own: Sequence[Floats]
+    uses: Sequence[npt.NDArray[np.bool_]]
+    sizes: Floats
+
+    def size(self, kept: Kept) -> float:
+        """What a selection takes."""
+        own = [self.own[group][list(places)] for group, places in enumerate(kept)]
+        return math.fsum([*np.concatenate(own).tolist(), *self.sizes[self.present(kept)].tolist()])
+
+    def present(self, kept: Kept) -> npt.NDArray[np.bool_]:
+        """Which pieces a selection uses."""
+        found = np.zeros(len(self.sizes), dtype=bool)
+        for uses, places in zip(self.uses, kept, strict=True):
+            found |= uses[list(places)].any(axis=0)
+        return found
+
+    def fits(self, kept: Kept) -> bool:
+        return self.size(kept) <= self.limit
+
+    def fitting(self, kept: Kept, group: int) -> npt.NDArray[np.bool_]:
+        """Which candidates of a group fit beside a selection."""
+        missing = self.sizes * ~self.present(kept)
+        sums = self.size(kept) + self.own[group] + self.uses[group] @ missing
+        # rounding must not refuse what fits; `fits` decides
+        found: npt.NDArray[np.bool_] = sums <= self.limit * (1 + 1e-12)
+        return found
+
+    def least(self, left: Kept, counts: Sequence[int]) -> list[Floats]:
+        """For each group what each candidate takes at least, so that a selection of `left` takes no
+        less than their sum."""
+        users = [
+            uses[list(places)].any(axis=0) * min(len(places), count)
+            for uses, places, count in zip(self.uses, left, counts, strict=True)
+        ]
+        shares = self.sizes / np.maximum(1, np.sum(users, axis=0))
+        return [own + uses @ shares for own, uses in zip(self.own, self.uses, strict=True)]
+
+
+@dataclass(frozen=True)
 class Problem:
     """A selection to make, of candidates that do not dominate one another.
 
@@ -60,6 +118,7 @@ class Problem:
         budgets: shape (B,); networks of the cheapest candidates meet them all.
         weights: shape (B,), positive, with sum 1.
         unit: increasing: sums of values to what is averaged.
+        memory: a limit on what kept candidates take; the cheapest ones meet it.
     """
 
     values: Sequence[Floats]
@@ -68,6 +127,7 @@ class Problem:
     budgets: Floats
     weights: Floats
     unit: Callable[[Floats], Floats]
+    memory: Memory | None = None
 
     @property
     def groups(self) -> range:
@@ -125,7 +185,9 @@ class Problem:
         return float(self.weights @ own.max(axis=0))
 
     def _joined(self, front: Front, group: int, kept: Sequence[int], above: bool) -> Front:
-        own = list(kept)
+        own = np.array(kept, dtype=np.intp)
+        if self.memory is not None:  # some are there for their size alone
+            own = own[undominated(self.values[group][own], self.costs[group][own])]
         return self._product(front, (self.costs[group][own], self.values[group][own]), above)
 
     def _product(self, one: Front, other: Front, above: bool) -> Front:
@@ -176,14 +238,16 @@ def improved(
 
 def _start(problem: Problem) -> Kept:
     """Each group by itself, with everything in the others; the cheapest are always there, so that
-    every budget is met."""
+    every budget is met. Where memory is limited, these alone."""
+    if problem.memory is not None:
+        return tuple((0,) for _ in problem.groups)
     fronts = problem.fronts_without(problem.everything, above=False)
     found = []
     for group, front in enumerate(fronts):
         worth = problem.worth(front, group)
         size = min(problem.counts[group], len(worth))
         evenly = np.unique(np.linspace(0, len(worth) - 1, size).round().astype(int))
-        own = _exchanged(problem, worth, tuple(evenly.tolist()))[0]
+        own = _exchanged(problem, worth, tuple(evenly.tolist()), None)[0]
         found.append(own if 0 in own else (0, *own[1:]))
     return tuple(found)
 
@@ -193,7 +257,7 @@ def _descended(problem: Problem, kept: Kept) -> tuple[Kept, float]:
     value, unchanged, group = -math.inf, 0, 0
     while unchanged < len(problem.groups):
         worth = problem.worth(problem.front_without(kept, group), group)
-        own, value = _exchanged(problem, worth, kept[group])
+        own, value = _exchanged(problem, worth, kept[group], (kept, group))
         unchanged = 1 if own != kept[group] else unchanged + 1
         kept = (*kept[:group], own, *kept[group + 1 :])
         group = (group + 1) % len(problem.groups)
@@ -201,29 +265,53 @@ def _descended(problem: Problem, kept: Kept) -> tuple[Kept, float]:
 
 
 def _exchanged(
-    problem: Problem, worth: Floats, own: tuple[int, ...]
+    problem: Problem, worth: Floats, own: tuple[int, ...], place_in: tuple[Kept, int] | None
 ) -> tuple[tuple[int, ...], float]:
-    """A covering that no exchange of one candidate improves, and its value."""
+    """A covering that no exchange of one candidate improves, and its value.
+
+    Args:
+        place_in: the selection and the group, where memory is limited: what is exchanged, or added
+            where there are fewer than allowed, fits.
+    """
     chosen = list(own)
     value = float(problem.weights @ worth[chosen].max(axis=0))
     while True:
         best, move = value + _GAIN * problem.span, None
-        for place in range(len(chosen)):
-            rest = worth[chosen[:place] + chosen[place + 1 :]]
+        for place in range(_places(problem, chosen, place_in)):
+            others = chosen[:place] + chosen[place + 1 :]
+            rest = worth[others]
             alone = rest.max(axis=0) if len(rest) else np.full(worth.shape[1], -np.inf)
             values = np.maximum(worth, alone) @ problem.weights
+            if problem.memory is not None and place_in is not None:
+                kept, group = place_in
+                beside = (*kept[:group], tuple(others), *kept[group + 1 :])
+                values = np.where(problem.memory.fitting(beside, group), values, -np.inf)
             candidate = int(values.argmax())
             if values[candidate] > best:
                 best, move = float(values[candidate]), (place, candidate)
         if move is None:
             return tuple(chosen), value
-        chosen[move[0]] = move[1]
+        chosen[move[0] : move[0] + 1] = [move[1]]
         value = float(problem.weights @ worth[chosen].max(axis=0))
 
 
+def _places(problem: Problem, chosen: list[int], place_in: tuple[Kept, int] | None) -> int:
+    """How many places may be filled anew: those of the chosen, and one more where it is free."""
+    if problem.memory is None or place_in is None:
+        return len(chosen)
+    return min(len(chosen) + 1, problem.counts[place_in[1]])
+
+
 def _disturbed(problem: Problem, kept: Kept, rng: np.random.Generator) -> Kept:
-    """Some candidates of two groups exchanged at random, never the cheapest."""
+    """Some candidates of two groups exchanged at random (dropped where memory is limited), never
+    the cheapest."""
     found = list(kept)
+    if problem.memory is not None:
+        for group in rng.permutation(len(kept))[: int(rng.integers(1, len(kept) + 1))].tolist():
+            dear = [other for other in kept[group] if other != 0]
+            gone = rng.permutation(dear)[: int(rng.integers(1, 3))].tolist()
+            found[group] = tuple(other for other in kept[group] if other not in gone)
+        return tuple(found)
     for group in rng.permutation(len(kept))[:2].tolist():
         own = [0, *(other for other in kept[group] if other != 0)][: problem.counts[group]]
         free = [other for other in range(len(problem.values[group])) if other not in own]
@@ -276,6 +364,8 @@ def proven(
 
     def look_at(box: _Box) -> None:
         nonlocal kept, value
+        if not all(box.left):
+            return  # a group keeps something
         if _decided(problem, box):
             found = problem.value(box.left)
             if found > value:
@@ -297,7 +387,8 @@ def proven(
 
 def _decided(problem: Problem, box: _Box) -> bool:
     """Whether the box is one selection: nothing has to be dropped."""
-    return all(len(left) <= count for left, count in zip(box.left, problem.counts, strict=True))
+    few = all(len(left) <= count for left, count in zip(box.left, problem.counts, strict=True))
+    return few and (problem.memory is None or problem.memory.fits(box.left))
 
 
 def _halves(problem: Problem, box: _Box, group: int, candidate: int) -> list[_Box]:
@@ -318,22 +409,62 @@ def _halves(problem: Problem, box: _Box, group: int, candidate: int) -> list[_Bo
 def _bound(problem: Problem, box: _Box) -> tuple[float, tuple[int, int]]:
     """No selection of the box is worth more; and the group and candidate to split it at."""
     bounds: list[tuple[float, tuple[int, int]]] = []
+    prices = _prices(problem, box)
+    if prices is None:
+        return -math.inf, (0, 0)  # too large in any case
     for group, front in enumerate(problem.fronts_without(box.left, above=True)):
         left = list(box.left[group])
-        if len(left) <= problem.counts[group]:
+        fixed = [left.index(candidate) for candidate in box.fixed[group]]
+        few = len(left) <= problem.counts[group]
+        if few and (problem.memory is None or len(fixed) == len(left)):
             continue
         worth = problem.worth(front, group)[left]
-        fixed = [left.index(candidate) for candidate in box.fixed[group]]
-        bound = _covering_bound(problem, worth, fixed, problem.counts[group] - len(fixed))
+        more = min(problem.counts[group], len(left)) - len(fixed)
+        bound = _covering_bound(problem, worth, fixed, more, prices[group])
         # split at the candidate that serves the most
         serves = np.bincount(worth.argmax(axis=0), problem.weights, len(left))
         serves[fixed] = -1.0
         bounds.append((bound, (group, left[int(serves.argmax())])))
-    return min(bounds)
+    return min(bounds, default=(-math.inf, (0, 0)))
 
 
-def _covering_bound(problem: Problem, worth: Floats, fixed: list[int], more: int) -> float:
-    """No covering by the fixed candidates and so many more is worth more."""
+def _prices(problem: Problem, box: _Box) -> Sequence[_Price | None] | None:
+    """What each group's candidates take at least, and what the group may take; None where no
+    selection of the box fits."""
+    memory = problem.memory
+    if memory is None:
+        return [None] * len(problem.groups)
+    if not memory.fits(box.fixed):
+        return None
+    sizes = [
+        size[list(left)]
+        for size, left in zip(memory.least(box.left, problem.counts), box.left, strict=True)
+    ]
+    needed = []
+    for size, left, fixed in zip(sizes, box.left, box.fixed, strict=True):
+        own = size[[left.index(candidate) for candidate in fixed]]
+        needed.append(float(own.sum()) if len(fixed) else float(size.min()))
+    total = math.fsum(needed)
+    if total > memory.limit * (1 + 1e-9):
+        return None
+    return [
+        _Price(size, memory.limit * (1 + 1e-9) - (total - own))
+        for size, own in zip(sizes, needed, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Price:
+    """What the candidates that are left of a group take at least, and together at most."""
+
+    sizes: Floats
+    room: float
+
+
+def _covering_bound(
+    problem: Problem, worth: Floats, fixed: list[int], more: int, price: _Price | None
+) -> float:
+    """No covering by the fixed candidates and so many more, which fit, is worth more."""
     fits = np.isfinite(worth)
     if not fits.any(axis=0).all():
         return -math.inf  # a budget that nothing meets
@@ -345,6 +476,8 @@ def _covering_bound(problem: Problem, worth: Floats, fixed: list[int], more: int
 
     def dual(level: Floats) -> tuple[float, Indices]:
         sums = np.maximum(0.0, gains - level).sum(axis=1)
+        if price is not None:
+            return _priced(level, sums, fixed, free, more, price)
         top = free[np.argsort(-sums[free], kind="stable")[:more]]
         chosen = np.concatenate([np.array(fixed, dtype=np.intp), top])
         return float(level.sum() + sums[chosen].sum()), chosen
@@ -365,3 +498,24 @@ def _covering_bound(problem: Problem, worth: Floats, fixed: list[int], more: int
         else:
             size *= 0.6
     return low + best
+
+
+def _priced(
+    level: Floats, sums: Floats, fixed: list[int], free: Indices, more: int, price: _Price
+) -> tuple[float, Indices]:
+    """The dual where what is chosen must fit: no less than the best choice of at most so many,
+    each worth its sum, within the room, at the best of some prices of memory."""
+    base = float(level.sum() + sums[fixed].sum())
+    room = price.room - float(price.sizes[fixed].sum())
+    own, sizes = sums[free], price.sizes[free]
+    # where a price changes the order, one candidate comes up against another or against nothing
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(sizes > 0, own / sizes, 0.0)
+    best, chosen = math.inf, np.zeros(0, dtype=np.intp)
+    for rate in (0.0, *np.quantile(ratios, _PRICES).tolist()) if len(free) else (0.0,):
+        worth = own - rate * sizes
+        top = np.argsort(-worth, kind="stable")[:more]
+        total = base + rate * max(room, 0.0) + float(np.maximum(0.0, worth[top]).sum())
+        if total < best:
+            best, chosen = total, free[top]
+    return best, np.concatenate([np.array(fixed, dtype=np.intp), chosen])

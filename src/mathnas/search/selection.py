@@ -3,22 +3,25 @@
 The paper's nodes have five blocks each, of the thousands that a stage can be; how they were chosen
 was not published. Here the choice is an optimisation of its own: at most n candidates a group, such
 that the mean over budgets (limits on one cost) of what the best network of kept candidates is
-predicted is highest. `mathnas.search._coverage` tells the method.
+predicted is highest. `mathnas.search._coverage` tells the method. What is kept may have to fit into
+a memory, in which candidates share pieces (`Storage`).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from mathnas.errors import InvalidInputError
 from mathnas.grouped import GroupedSpace, Groups
 from mathnas.metrics import Direction, Floats, Metric
-from mathnas.search._coverage import Kept, Problem, improved, proven, undominated
+from mathnas.search._coverage import Kept, Memory, Problem, improved, proven, undominated
 from mathnas.search._search import objective_of, solver_for
 from mathnas.search.limits import Limit, Sense, read_limits
 from mathnas.search.program import Program
@@ -27,6 +30,84 @@ from mathnas.space import Indices, Network
 from mathnas.table import BlockEffects, BlockTable
 
 _ROUNDS, _BOXES = 400, 100  # of the search and of the proof, for an effort of 1
+_TIGHT_ROUNDS = 40  # of the search under a limit on memory, which has far more candidates
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What keeping candidates takes, such as bytes of resident weights.
+
+    A selection takes `fixed`, what each kept candidate's blocks take for themselves, and every
+    piece that one of these blocks consists of, once however many use it.
+
+    Attributes:
+        fixed: whatever is kept.
+        own: flat, one a block of the fine space: for each candidate that has the block.
+        pieces: flat alike: the pieces of a block by name, with their sizes.
+
+    Raises:
+        InvalidInputError: a size is negative or not finite, a piece has two sizes, or own and
+            pieces are not about the same number of blocks.
+    """
+
+    fixed: float
+    own: Floats
+    pieces: Sequence[Mapping[str, float]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "own", np.asarray(self.own, dtype=np.float64))
+        if self.own.shape != (len(self.pieces),):
+            raise InvalidInputError(
+                f"own sizes and pieces are given for each block, but got an array of the shape "
+                f"{self.own.shape} and {len(self.pieces)} entries."
+            )
+        every = [self.fixed, *self.own.tolist(), *self.sizes.values()]
+        if not all(0 <= size < math.inf for size in every):
+            raise InvalidInputError("sizes are finite and at least 0, but some are not.")
+
+    @cached_property
+    def sizes(self) -> dict[str, float]:
+        """Of all pieces, by name."""
+        found: dict[str, float] = {}
+        for pieces in self.pieces:
+            for name, size in pieces.items():
+                if found.setdefault(name, size) != size:
+                    raise InvalidInputError(
+                        f"a piece has one size, but {name!r} has {found[name]:g} and {size:g}."
+                    )
+        return found
+
+    def size(self, space: GroupedSpace) -> float:
+        """What the candidates of a space in groups take together."""
+        memory = self.of(space, math.inf)
+        return self.fixed + memory.size(tuple(tuple(range(size)) for size in space.sizes))
+
+    def of(self, space: GroupedSpace, limit: float) -> Memory:
+        """As candidates of groups are compared by it; `limit` is on all together.
+
+        Raises:
+            InvalidInputError: sizes are not of the fine space's blocks.
+        """
+        fine = space.fine
+        if len(self.pieces) != fine.num_blocks:
+            raise InvalidInputError(
+                f"sizes are given for the {fine.num_blocks} blocks of {fine.name}, but got "
+                f"{len(self.pieces)}."
+            )
+        place = {name: number for number, name in enumerate(self.sizes)}
+        uses = np.zeros((fine.num_blocks, len(place)), dtype=bool)
+        for block, pieces in enumerate(self.pieces):
+            uses[block, [place[name] for name in pieces]] = True
+        rows = [
+            fine.offsets[list(nodes)] + own
+            for nodes, own in zip(space.partition, space.candidates, strict=True)
+        ]
+        return Memory(
+            limit - self.fixed,
+            [self.own[own].sum(axis=1) for own in rows],
+            [uses[own].any(axis=1) for own in rows],
+            np.array(list(self.sizes.values()), dtype=np.float64),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +151,9 @@ class Selection:
         bound: no selection has a better mean than this.
         candidates: for each group how many candidates there were.
         undominated: for each group how many of them no other one beats or equals in both value and
-            cost; only these can be needed.
+            cost; only these can be needed, unless memory is limited.
         seconds: wall time.
+        size: what the kept candidates take, where their storage was given; None otherwise.
     """
 
     space: GroupedSpace
@@ -83,6 +165,7 @@ class Selection:
     candidates: tuple[int, ...]
     undominated: tuple[int, ...]
     seconds: float
+    size: float | None = None
 
     @property
     def gap(self) -> float:
@@ -115,6 +198,7 @@ class Selection:
             "proven": self.proven,
             "best": self.best,
             "loss": self.loss,
+            **({} if self.size is None else {"size": self.size}),
             "groups": [
                 {
                     "name": node.name,
@@ -187,6 +271,8 @@ def choose_candidates(
     minimize: str | None = None,
     budgets: int | Sequence[float | int | str] = 32,
     weights: Sequence[float] | None = None,
+    storage: Storage | None = None,
+    memory: float | None = None,
     effort: float = 1.0,
     time_limit: float | None = None,
     seed: int = 0,
@@ -212,13 +298,16 @@ def choose_candidates(
         budgets: values of the limit (as in `read_limits`), or how many, spread evenly from the cost
             of the cheapest network to that of the cheapest one with the best value.
         weights: of the budgets, positive; by default equal.
+        storage: what keeping candidates takes.
+        memory: the most that all may take, in the storage's unit. The networks of least cost must
+            fit.
         effort: how long to search and to prove: 1 is up to 400 restarts and 100 boxes.
         time_limit: seconds for both; results then depend on the machine.
         seed: of the restarts.
 
     Raises:
         InvalidInputError: an argument is out of range, a metric is unknown or no sum over groups,
-            or no network meets a budget.
+            no network meets a budget, or the cheapest network takes more than the memory.
 
     Example:
         >>> import mathnas as mn
@@ -250,20 +339,43 @@ def choose_candidates(
     rounds = min(_ROUNDS, 5 * sum(map(len, terms.fronts)))  # few candidates are soon tried out
     kept, value = improved(problem, rounds=int(effort * rounds), seed=seed, until=until)
     kept, value, bound = proven(problem, kept, value, boxes=int(effort * _BOXES), until=until)
-    return _selection(terms, problem, kept, bound, limits, start)
+    chosen = terms
+    if memory is not None:
+        if storage is None:
+            raise InvalidInputError("memory is limited in the unit of a storage: give one.")
+        held = storage.of(whole, memory)
+        if not held.fits(terms.places(kept)):
+            # what fits is no better than what need not
+            chosen = terms.with_smaller(held)
+            tight = chosen.problem(counts, limits, shares, chosen.memory(held))
+            chosen.check_memory(tight, storage.fixed, memory)
+            boxes = int(effort * _BOXES)
+            kept, value = improved(
+                tight, rounds=int(effort * _TIGHT_ROUNDS), seed=seed, until=until
+            )
+            kept, value, highest = proven(tight, kept, value, boxes=boxes, until=until)
+            bound = value if highest == value else min(bound, highest)
+    found = _selection(terms, chosen, problem, kept, bound, limits, start)
+    return found if storage is None else replace(found, size=storage.size(found.space))
 
 
 def _selection(
     terms: _Terms,
+    chosen: _Terms,
     problem: Problem,
     kept: Kept,
     bound: float,
     limits: Sequence[Limit],
     start: float,
 ) -> Selection:
-    """The selection with the networks of each budget, solved again in exact arithmetic."""
-    space, full_space = terms.space_of(kept), terms.space_of(problem.everything)
-    own = terms.program(terms.table_of(space, kept))
+    """The selection with the networks of each budget, solved again in exact arithmetic.
+
+    Args:
+        terms: of all candidates that can be needed without a limit on memory.
+        chosen: those that `kept` is about.
+    """
+    space, full_space = chosen.space_of(kept), terms.space_of(problem.everything)
+    own = terms.program(chosen.table_of(space, kept))
     full = terms.program(terms.table_of(full_space, problem.everything))
     solver = solver_for(full, "auto")
     points = []
@@ -307,18 +419,76 @@ class _Terms:
         self.value_sign = 1.0 if upwards else -1.0
         self.cost_sign = 1.0 if self.limited.direction is Direction.MINIMIZE else -1.0
         self.sense: Sense = "<=" if self.cost_sign > 0 else ">="
-        values = self._signed(self.value_sign, self.value)
-        costs = self._signed(self.cost_sign, self.cost)
-        self.fronts: tuple[Indices, ...] = tuple(
-            undominated(own, cost) for own, cost in zip(values, costs, strict=True)
+        self.all_values = self._signed(self.value_sign, self.value)
+        self.all_costs = self._signed(self.cost_sign, self.cost)
+        self._take(
+            [undominated(*both) for both in zip(self.all_values, self.all_costs, strict=True)]
         )
-        self.values = [own[front] for own, front in zip(values, self.fronts, strict=True)]
-        self.costs = [own[front] for own, front in zip(costs, self.fronts, strict=True)]
+
+    def _take(self, fronts: Sequence[Indices]) -> None:
+        """Compare these candidates of each group, by ascending cost."""
+        self.fronts: tuple[Indices, ...] = tuple(fronts)
+        self.values = [own[front] for own, front in zip(self.all_values, fronts, strict=True)]
+        self.costs = [own[front] for own, front in zip(self.all_costs, fronts, strict=True)]
+
+    def with_smaller(self, held: Memory) -> _Terms:
+        """With all candidates but those that one of these here beats or equals in size too."""
+        found = copy.copy(self)
+        found._take([self._wider(group, held) for group in range(len(self.fronts))])
+        return found
+
+    def _wider(self, group: int, held: Memory) -> Indices:
+        values, costs = self.all_values[group], self.all_costs[group]
+        own, uses = held.own[group], held.uses[group]
+        front = self.fronts[group]
+        # a piece of the one that is missing in the other: as a product of matrices
+        more = uses[front].astype(np.float32) @ (~uses).T.astype(np.float32) > 0
+        beaten = (
+            ~more
+            & (values[front][:, None] >= values)
+            & (costs[front][:, None] <= costs)
+            & (own[front][:, None] <= own)
+        ).any(axis=0)
+        beaten[front] = False
+        kept = np.flatnonzero(~beaten)
+        order: Indices = kept[np.lexsort((kept, -values[kept], costs[kept]))]
+        return order
+
+    def memory(self, held: Memory) -> Memory:
+        """Of the candidates that are compared."""
+        return replace(
+            held,
+            own=[own[front] for own, front in zip(held.own, self.fronts, strict=True)],
+            uses=[uses[front] for uses, front in zip(held.uses, self.fronts, strict=True)],
+        )
+
+    def places(self, kept: Kept) -> Kept:
+        """A selection by places among all candidates."""
+        return tuple(
+            tuple(front[list(own)].tolist()) for front, own in zip(self.fronts, kept, strict=True)
+        )
+
+    def check_memory(self, problem: Problem, fixed: float, limit: float) -> None:
+        """Raise `InvalidInputError` where the cheapest network does not fit."""
+        assert problem.memory is not None  # asked for where there is a limit
+        cheapest = ((0,),) * len(self.fronts)
+        if not problem.memory.fits(cheapest):
+            least = fixed + problem.memory.size(cheapest)
+            raise InvalidInputError(
+                f"the network of least {self.limited.name} is always kept, but it takes {least:g} "
+                f"and memory is limited to {limit:g}: allow more."
+            )
 
     def _signed(self, sign: float, column: BlockEffects) -> list[Floats]:
         return np.split(sign * column.effects, self.whole.offsets[1:-1])
 
-    def problem(self, counts: Sequence[int], limits: Sequence[Limit], shares: Floats) -> Problem:
+    def problem(
+        self,
+        counts: Sequence[int],
+        limits: Sequence[Limit],
+        shares: Floats,
+        memory: Memory | None = None,
+    ) -> Problem:
         base, sign, scale = self.value.base, self.value_sign, self.value.metric.scale
         forward = self.limited.scale.forward(np.array([limit.value for limit in limits]))
         sizes = [float(np.abs(own).max()) for own in self.costs]
@@ -333,6 +503,7 @@ class _Terms:
             rooms + slack,
             shares,
             lambda sums: np.asarray(sign * scale.inverse(base + sign * sums)),
+            memory,
         )
 
     def ends(self) -> tuple[float, float]:
