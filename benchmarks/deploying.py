@@ -1,0 +1,157 @@
+"""What batch-norm statistics that networks share cost in accuracy, and in bytes.
+
+    python benchmarks/deploying.py [NETWORKS [IMAGES [CALIBRATION]]]
+
+The trained small-image MobileNetV3 (benchmarks/supernets) with the five candidates a stage that
+`cifar10_mobilenetv3.py` chose. NETWORKS of the 3,125 networks are drawn, and each is tested on
+IMAGES test images with statistics of every kind, all from the same CALIBRATION training images;
+"again" are other training images for each network by itself, which tells how far numbers move
+without any sharing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import mathnas as mn
+from _machine import header
+from _supernets import Floats, Trained
+from mathnas.nets.batchnorm import recalibrate
+from mathnas.nets.calibrated import CalibratedParts, Sharing, calibrated_parts
+from mathnas.nets.grouped import GroupedSupernet
+from mathnas.nets.mobilenetv3 import MobileNetV3Net
+from mathnas.nets.scores import score
+
+SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
+SEED = 0
+# section 4 of benchmarks/results/cifar10_mobilenetv3.txt
+KEPT = {
+    "stage1": ("d2 k33 e33", "d2 k33 e34", "d2 k33 e44", "d4 k3333 e6446", "d4 k3335 e6666"),
+    "stage2": ("d2 k33 e33", "d2 k53 e43", "d2 k55 e44", "d4 k5577 e4463", "d4 k5577 e4464"),
+    "stage3": ("d2 k33 e33", "d2 k75 e33", "d3 k755 e334", "d4 k7553 e4446", "d4 k7557 e4446"),
+    "stage4": ("d2 k33 e33", "d2 k33 e43", "d2 k73 e64", "d2 k77 e66", "d4 k7777 e6666"),
+    "stage5": ("d2 k33 e33", "d2 k33 e43", "d2 k77 e43", "d2 k73 e63", "d2 k77 e66"),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way of setting statistics.
+
+    Attributes:
+        name: in words.
+        network: the module of a network.
+    """
+
+    name: str
+    network: Callable[[mn.Network], nn.Module]
+
+
+def kept(supernet: MobileNetV3Net) -> GroupedSupernet:
+    """The supernet in stages of the kept candidates."""
+    whole = supernet.space.stages()
+    rows = {}
+    for node, candidates in zip(whole.nodes, whole.candidates, strict=True):
+        names = [block.name for block in node.blocks]
+        rows[node.name] = [candidates[names.index(name)].tolist() for name in KEPT[node.name]]
+    groups = {n.name: list(p) for n, p in zip(whole.nodes, whole.partition, strict=True)}
+    return GroupedSupernet(supernet, mn.GroupedSpace(supernet.space, groups, rows))
+
+
+def tensor_bytes(parts: CalibratedParts) -> int:
+    """Of the state dicts of all parts, equal tensors once."""
+    found = {}
+    for module in (parts.stem, *parts.blocks.values(), parts.head):
+        for tensor in module.state_dict().values():
+            found[tuple(tensor.shape), tensor.numpy().tobytes()] = tensor.nbytes
+    return sum(found.values())
+
+
+def main(count: int, images: int, calibrating: int) -> None:
+    torch.set_num_threads(1)
+    trained = Trained.open(SUPERNET)
+    assert isinstance(trained.supernet, MobileNetV3Net)
+    supernet = kept(trained.supernet)
+    space = supernet.space
+    test = trained.images(trained.test, images)
+    calibration = trained.calibration(calibrating, SEED)
+    others = trained.calibration(calibrating, SEED + 1)
+    print(header(SEED))
+    print(f"torch {torch.__version__}, 1 thread")
+    sizes = "x".join(map(str, space.sizes))
+    print(
+        f"{count} of {space.num_networks:,} networks of {sizes} candidates, "
+        f"{len(test)} test images, {calibrating} training images for statistics"
+    )
+
+    def whole(batches: tuple[torch.Tensor, ...]) -> Callable[[mn.Network], nn.Module]:
+        def make(network: mn.Network) -> nn.Module:
+            module = supernet.extract(network)
+            recalibrate(module, batches)
+            return module
+
+        return make
+
+    kinds = [
+        Kind("each network by itself (the ceiling)", whole(calibration)),
+        Kind("each network by itself, again", whole(others)),
+        Kind("as trained: the supernet's own", supernet.extract),
+    ]
+    for name, sharing, context in (
+        ("a block, in the reference network", Sharing.BLOCK, space.reference),
+        ("a block, over mixed networks", Sharing.BLOCK, None),
+        ("means a block and the block before, variances a block", Sharing.MEANS, None),
+        ("a block and the block before", Sharing.PAIR, None),
+    ):
+        start = time.perf_counter()
+        parts = calibrated_parts(supernet, calibration, sharing=sharing, context=context, seed=SEED)
+        seconds = time.perf_counter() - start
+        print(
+            f"{name}: {len(parts.blocks)} modules, {tensor_bytes(parts):,} bytes, {seconds:.1f} s"
+        )
+        kinds.append(Kind(name, parts.network))
+
+    rng = np.random.default_rng(SEED)
+    networks = space.check_many(np.stack([rng.integers(0, n, count) for n in space.sizes], axis=1))
+    found = np.array(
+        [
+            [score(kind.network(tuple(network)), test).accuracy for kind in kinds]
+            for network in networks.tolist()
+        ]
+    )
+    print(table(kinds, found))
+
+
+def table(kinds: list[Kind], found: Floats) -> str:
+    """Accuracy of every kind and how far it is below the first, over the networks."""
+    rows = [("statistics", "mean", "worst", "loss: mean", "worst", "rank correlation")]
+    for place, kind in enumerate(kinds):
+        own, loss = found[:, place], found[:, 0] - found[:, place]
+        ranks = np.argsort(np.argsort([found[:, 0], own], axis=1), axis=1)
+        rows.append(
+            (
+                kind.name,
+                f"{own.mean():.2f} %",
+                f"{own.min():.2f} %",
+                f"{loss.mean():+.2f}",
+                f"{loss.max():+.2f}",
+                f"{np.corrcoef(ranks)[0, 1]:.2f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+if __name__ == "__main__":
+    given = [int(text) for text in sys.argv[1:]]
+    main(*given, *(60, 2_000, 2_000)[len(given) :])
