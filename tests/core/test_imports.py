@@ -86,7 +86,11 @@ def test_importing_mathnas_loads_numpy_and_nothing_else_from_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["table", "search", "spaces", "fitting", "runner", "study", "space", "baselines"]
+    "module",
+    [
+        *("table", "search", "spaces", "fitting", "runner", "study", "space", "baselines"),
+        "runtime.serving",
+    ],
 )
 def test_no_room_of_the_core_loads_an_optional_dependency(module: str) -> None:
     assert loaded_by(f"import mathnas.{module}").isdisjoint(OPTIONAL)

@@ -26,6 +26,8 @@ _PACKAGES = (
         "pyarrow",
         "highspy",
         "nvidia-ml-py",
+        "starlette",
+        "uvicorn",
     ),
 )
 
