@@ -85,8 +85,39 @@ class OnnxParts:
             supernet: any; batch-norm statistics are taken as they stand.
             example: an input; its batch size is that of the graphs.
         """
-        parts = _Parts(supernet, example).eval()
-        whole = _export(parts, tuple(parts.examples), parts.input_names, parts.output_names)
+        blocks = [
+            [supernet.extract_block(node, block) for block in range(size)]
+            for node, size in enumerate(supernet.space.sizes)
+        ]
+        ends = (supernet.extract_stem(), supernet.extract_head())
+        return cls.export_modules(supernet.space, ends, blocks, example)
+
+    @classmethod
+    def export_modules(
+        cls,
+        space: SearchSpace,
+        ends: tuple[nn.Module, nn.Module],
+        modules: Sequence[Sequence[nn.Module]],
+        example: Tensor,
+        *,
+        any_batch: bool = False,
+    ) -> OnnxParts:
+        """As `export`, of modules.
+
+        Args:
+            ends: stem and head.
+            modules: per node and block; `nn.Identity` where nothing is computed.
+            example: an input, of at least 2 images where the batch is left open.
+            any_batch: leave the batch open, instead of fixing the example's.
+        """
+        parts = _Parts(ends, modules, example).eval()
+        whole = _export(
+            parts,
+            tuple(parts.examples),
+            parts.input_names,
+            parts.output_names,
+            any_batch=any_batch,
+        )
         extractor = onnx.utils.Extractor(whole)
 
         def cut(name: str) -> onnx.ModelProto:
@@ -98,12 +129,12 @@ class OnnxParts:
 
         names = [
             [_block_name(node, block) for block in range(size)]
-            for node, size in enumerate(supernet.space.sizes)
+            for node, size in enumerate(space.sizes)
         ]
         blocks = tuple(
             tuple(cut(name) if name in parts.input_of else None for name in node) for node in names
         )
-        return cls(supernet.space, cut("stem"), blocks, cut("logits"))
+        return cls(space, cut("stem"), blocks, cut("logits"))
 
     def assemble(self, network: Network) -> onnx.ModelProto:
         """The graph of one network.
@@ -208,22 +239,27 @@ class NetworkGraphs:
 class _Parts(nn.Module):
     """All parts side by side, each on an input of its own: what is exported in one go."""
 
-    def __init__(self, supernet: ChainSupernet, example: Tensor) -> None:
+    def __init__(
+        self,
+        ends: tuple[nn.Module, nn.Module],
+        modules: Sequence[Sequence[nn.Module]],
+        example: Tensor,
+    ) -> None:
         super().__init__()
-        space = supernet.space
+        stem, head = ends
         self.parts = nn.ModuleList()
         self.input_names: list[str] = []
         self.output_names: list[str] = []
         self.examples: list[Tensor] = []
         self.input_of: dict[str, str] = {}
-        self._stage(example, "images", {"stem": supernet.extract_stem()})
-        for node, size in enumerate(space.sizes):
+        self._stage(example, "images", {"stem": stem})
+        for node, own in enumerate(modules):
             x = self._last_output()
-            blocks = {_block_name(node, j): supernet.extract_block(node, j) for j in range(size)}
+            blocks = {_block_name(node, j): block for j, block in enumerate(own)}
             computing = {n: b for n, b in blocks.items() if not isinstance(b, nn.Identity)}
             if computing:
                 self._stage(x, f"node{node}", computing)
-        self._stage(self._last_output(), "head", {"logits": supernet.extract_head()})
+        self._stage(self._last_output(), "head", {"logits": head})
 
     def _stage(self, example: Tensor, name: str, parts: dict[str, nn.Module]) -> None:
         self.input_names.append(name)
@@ -263,14 +299,16 @@ def _export(
             "a module is exported in evaluation mode, but this one is in training mode: call "
             "eval() first."
         )
-    batch = [{0: torch.export.Dim("batch")} for _ in examples] if any_batch else None
+    each = tuple({0: torch.export.Dim("batch")} for _ in examples)
+    # `_Parts` takes its inputs as one tuple
+    batch = (each,) if isinstance(module, _Parts) else each
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             module,
             examples,
             input_names=list(input_names),
             output_names=list(output_names),
-            dynamic_shapes=batch,
+            dynamic_shapes=batch if any_batch else None,
             dynamo=True,
             verbose=False,
         )

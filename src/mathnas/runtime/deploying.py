@@ -1,0 +1,258 @@
+"""Deployment: which blocks to keep, their statistics, and the package of both.
+
+Life of a package: `choose_blocks` keeps candidates that fit a memory, `deploy` sets their batch
+norms, takes their weights and graphs, checks that every part computes what it was made from, and
+gives a `Package` to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mathnas._progress import Show
+from mathnas.errors import InvalidInputError
+from mathnas.grouped import GroupedSpace, Groups
+from mathnas.nets.calibrated import CalibratedParts, Place, Sharing, calibrated_parts
+from mathnas.nets.supernet import ChainSupernet
+from mathnas.runtime.package import (
+    BLOCK,
+    ENGINES,
+    HEAD,
+    PAIR,
+    STEM,
+    Package,
+    PackagedPart,
+    block_key,
+)
+from mathnas.search.selection import Selection, Storage, choose_candidates
+from mathnas.table import BlockTable
+
+DEFAULT_SHARING = Sharing.PAIR
+
+
+def choose_blocks(
+    supernet: ChainSupernet,
+    table: BlockTable,
+    groups: Groups | GroupedSpace | None,
+    count: int,
+    *,
+    memory: float | None = None,
+    engine: str = "onnxruntime",
+    sharing: Sharing = DEFAULT_SHARING,
+    limit: str = "latency_ms",
+    maximize: str | None = None,
+    minimize: str | None = None,
+    budgets: int | Sequence[float | int | str] = 32,
+    effort: float = 1.0,
+    time_limit: float | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Which blocks to keep resident: at most `count` a group, whose networks are predicted best
+    over a range of budgets, and whose weights fit into a memory (see `choose_candidates`).
+
+    Args:
+        supernet: of the table's space.
+        table: of its nodes.
+        groups: the partition into nodes of the dynamic network; None: every node by itself.
+        memory: bytes of resident weights at most, stem and head included, as `storage_of` counts
+            them.
+        engine, sharing: as in `deploy`: what weights take depends on them.
+        limit, maximize, minimize, budgets, effort, time_limit, seed: as in `choose_candidates`.
+
+    Raises:
+        InvalidInputError: as `choose_candidates`, or the supernet is of another space.
+    """
+    if supernet.space != table.space:
+        raise InvalidInputError(
+            f"blocks of one space are chosen, but the table is of {table.space.name} and the "
+            f"supernet of {supernet.space.name}."
+        )
+    given = groups if groups is not None else {node.name: [node.name] for node in table.space.nodes}
+    return choose_candidates(
+        table,
+        given,
+        count,
+        limit=limit,
+        maximize=maximize,
+        minimize=minimize,
+        budgets=budgets,
+        storage=storage_of(supernet, count, engine=engine, sharing=sharing),
+        memory=memory,
+        effort=effort,
+        time_limit=time_limit,
+        seed=seed,
+    )
+
+
+def storage_of(
+    supernet: ChainSupernet, count: int, *, engine: str, sharing: Sharing = DEFAULT_SHARING
+) -> Storage:
+    """What keeping blocks takes in a package, in bytes of weights.
+
+    For torch, equal tensors of blocks are one piece, and statistics are each candidate's own. For
+    onnxruntime, whose batch norms are folded, all weights count as each candidate's own. Where
+    statistics are for the block before, there are `count` of them: never less than there will be.
+
+    Raises:
+        InvalidInputError: the engine is unknown.
+    """
+    _check_engine(engine)
+    own, pieces = [], []
+    for node, size in enumerate(supernet.space.sizes):
+        for block in range(size):
+            module = supernet.extract_block(node, block)
+            copied, shared = _sizes(module, engine, sharing)
+            times = count if node and sharing is not Sharing.BLOCK else 1
+            weights = {} if engine == "onnxruntime" else shared
+            own.append(float(times * copied + sum(shared.values()) * (shared is not weights)))
+            pieces.append(weights)
+    ends = (supernet.extract_stem(), supernet.extract_head())
+    fixed = sum(sum(_bytes_of(module).values()) for module in ends)
+    return Storage(float(fixed), np.array(own), pieces)
+
+
+def _sizes(module: nn.Module, engine: str, sharing: Sharing) -> tuple[int, dict[str, float]]:
+    """Bytes of what there is one of for each set of statistics, and the others by content."""
+    norms = {
+        f"{name}." * bool(name) + own
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm)
+        for own in dict(part.named_buffers(recurse=False))
+    }
+    copied, shared = 0, {}
+    for name, tensor in module.state_dict().items():
+        size = tensor.nbytes
+        # folded, all that is left of a set of statistics are biases; or all weights differ
+        if name in norms or (engine == "onnxruntime" and sharing is Sharing.PAIR):
+            copied += size
+        else:
+            shared[_content(tensor.numpy())] = float(size)
+    return copied, shared
+
+
+def _bytes_of(module: nn.Module) -> dict[str, int]:
+    return {_content(t.numpy()): t.nbytes for t in module.state_dict().values()}
+
+
+def deploy(
+    supernet: ChainSupernet,
+    table: BlockTable,
+    batches: Sequence[Tensor],
+    *,
+    engine: str = "onnxruntime",
+    sharing: Sharing = DEFAULT_SHARING,
+    notes: Mapping[str, object] | None = None,
+    seed: int = 0,
+    progress: Show = False,
+) -> Package:
+    """The package of all networks of a supernet: every block's weights with statistics of its own.
+
+    Args:
+        supernet: in evaluation mode, with the blocks to keep and no others: for candidates of
+            groups a `mathnas.nets.grouped.GroupedSupernet`.
+        table: predictions of its networks.
+        batches: training images for batch-norm statistics, each of shape (batch, channels, height,
+            width).
+        engine: ``onnxruntime`` or ``torch``: what the parts are made for.
+        sharing: which networks share statistics.
+        notes: JSON values to keep, such as how inputs are normalised.
+        seed: of the calibration.
+        progress: whether to show it (see `mathnas._progress`).
+
+    Raises:
+        InvalidInputError: the engine is unknown, the table is of another space, or there is no
+            batch.
+        ExportError: a graph does not compute what its module does.
+        MissingExtraError: the engine's packages are not installed.
+    """
+    _check_engine(engine)
+    if table.space != supernet.space:
+        raise InvalidInputError(
+            f"a package's table is of the blocks that are kept, those of {supernet.space.name}, "
+            f"but got a table of {table.space.name}."
+        )
+    parts = calibrated_parts(supernet, batches, sharing=sharing, seed=seed, progress=progress)
+    modules = {place: m for place, m in parts.blocks.items() if not isinstance(m, nn.Identity)}
+    skipped = frozenset(place[:2] for place in parts.blocks if place not in modules)
+    shelf = _Shelf()
+    if engine == "torch":
+        made = _torch_parts(parts, modules, shelf)
+    else:
+        from mathnas.runtime.onnx_packaging import onnx_parts
+
+        made = onnx_parts(parts, modules, batches[0], shelf.add, progress=progress)
+    channels, height, width = batches[0].shape[1:]
+    images = sum(map(len, batches))
+    return Package(
+        table,
+        engine,
+        made,
+        shelf.tensors,
+        (channels, height, width),
+        PAIR if parts.by_pair else BLOCK,
+        skipped,
+        {**(notes or {}), "sharing": sharing.value, "calibration_images": images},
+    )
+
+
+def _torch_parts(
+    parts: CalibratedParts, modules: Mapping[Place, nn.Module], shelf: _Shelf
+) -> dict[str, PackagedPart]:
+    def part(module: nn.Module) -> PackagedPart:
+        state = module.state_dict()
+        return PackagedPart({name: shelf.add(tensor.numpy()) for name, tensor in state.items()})
+
+    blocks = {block_key(*place): part(module) for place, module in modules.items()}
+    return {STEM: part(parts.stem), **blocks, HEAD: part(parts.head)}
+
+
+@dataclass
+class _Shelf:
+    """Tensors by content: each is there once."""
+
+    tensors: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+
+    def add(self, array: npt.NDArray[np.generic]) -> str:
+        """The name of a tensor with this content."""
+        name = _content(array)
+        self.tensors.setdefault(name, np.array(array))
+        return name
+
+
+def _content(array: npt.NDArray[np.generic]) -> str:
+    """A name that equal arrays have, and no others."""
+    digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise InvalidInputError(f"an engine is one of {', '.join(ENGINES)}, but got {engine!r}.")
+
+
+def size_of_largest(package: Package) -> int:
+    """Bytes of the weights of the package's largest network: each node's largest block, once."""
+    return max(package.weight_bytes(network) for network in _large(package))
+
+
+def _large(package: Package) -> list[tuple[int, ...]]:
+    """Networks among which the largest is: with statistics for each block before, blocks of a node
+    have the same size whatever is before them."""
+    space = package.space
+    sizes = [
+        [
+            0 if part is None else sum(package.tensors[n].nbytes for n in part.tensors.values())
+            for block in range(size)
+            for part in [package.part(node, block, 0 if node else None)]
+        ]
+        for node, size in enumerate(space.sizes)
+    ]
+    return [tuple(int(np.argmax(own)) for own in sizes)]
