@@ -35,7 +35,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], record: Mapping[str, o
         FileFormatError: the file cannot be written.
     """
     safetensors = safetensors_with("numpy")
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     content = safetensors.numpy.save(plain, metadata_of(record, _digest(plain)))
     write_content(path, content, safetensors.SafetensorError)
 

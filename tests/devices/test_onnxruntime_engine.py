@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from mathnas import InvalidInputError
 from mathnas.devices.common import Engine
-from mathnas.devices.onnxruntime import OnnxRuntimeEngine
+from mathnas.devices.onnxruntime import OnnxRuntimeEngine, session_options
 from mathnas.testing import EngineContract
 
 
@@ -60,7 +60,7 @@ def test_inputs_are_made_up_alike_each_time(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_threads_do_not_spin_and_are_as_many_as_asked() -> None:
-    options = OnnxRuntimeEngine(threads=2)._options()
+    options = session_options(2)
     assert options.intra_op_num_threads == 2
     assert options.inter_op_num_threads == 1
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

@@ -54,7 +54,7 @@ class OnnxRuntimeEngine:
         """
         session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
-            self._options(),
+            session_options(self.threads),
             providers=["CPUExecutionProvider"],
         )
         binding = session.io_binding()
@@ -71,12 +71,19 @@ class OnnxRuntimeEngine:
 
         return run
 
-    def _options(self) -> onnxruntime.SessionOptions:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        return options
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """For inference on the processor: operators one after another, threads that do not spin.
+
+    Raises:
+        InvalidInputError: `threads` is below 1.
+    """
+    check_threads_and_batch(threads, 1)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options

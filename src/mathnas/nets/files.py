@@ -81,8 +81,14 @@ def supernet_notes(path: str | Path) -> dict[str, object]:
     return _read(Path(path))[2]
 
 
-def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def load_tensors(
+    module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str, *, share: bool = False
+) -> None:
     """Copy tensors into a module that has exactly these parameters and buffers.
+
+    Args:
+        where: they come from, for messages.
+        share: take the tensors themselves instead of their values.
 
     Raises:
         FileFormatError: a tensor is missing, unknown, or of another shape or type.
@@ -106,6 +112,9 @@ def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
                 f"{where}: the tensor {name} is {tuple(own[name].shape)} {own[name].dtype} in "
                 f"this supernet, but {tuple(tensor.shape)} {tensor.dtype} in the file."
             )
+    if share:
+        module.load_state_dict(dict(tensors), assign=True)
+        return
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

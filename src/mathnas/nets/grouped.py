@@ -52,7 +52,7 @@ class GroupedSupernet(ChainSupernet):
         return self.cut_node(node, block)(x)
 
     def cut_node(self, node: int, block: int) -> Callable[[Tensor], Tensor]:
-        parts = [self.fine.cut_node(*chosen) for chosen in self._blocks(node, block)]
+        parts = [self.fine.cut_node(*chosen) for chosen in self.fine_places(node, block)]
         return partial(_run, parts)
 
     def run_head(self, x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class GroupedSupernet(ChainSupernet):
 
     def extract_block(self, node: int, block: int) -> nn.Module:
         """The group's blocks one after another, without those that compute nothing."""
-        parts = [self.fine.extract_block(*chosen) for chosen in self._blocks(node, block)]
+        parts = [self.fine.extract_block(*chosen) for chosen in self.fine_places(node, block)]
         parts = [part for part in parts if not isinstance(part, nn.Identity)]
         if not parts:
             return nn.Identity()
@@ -73,8 +73,8 @@ class GroupedSupernet(ChainSupernet):
     def extract_head(self) -> nn.Module:
         return self.fine.extract_head()
 
-    def _blocks(self, node: int, block: int) -> list[tuple[int, int]]:
-        """Fine nodes and their blocks."""
+    def fine_places(self, node: int, block: int) -> list[tuple[int, int]]:
+        """Nodes of the supernet, and their blocks, that a block of the view consists of."""
         chosen = self.space.candidates[node][block].tolist()
         return list(zip(self.space.partition[node], chosen, strict=True))
 

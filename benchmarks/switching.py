@@ -1,0 +1,366 @@
+"""What switching costs: the switch, deciding before it, and cutting networks into resident parts.
+
+    python benchmarks/switching.py [--requests N] [--switches N] [--rounds N] [--seed N]
+
+The supernet on CIFAR-10 in five stages with the five published candidates each: 3,125 networks (32
+pixels, one thread, fp32). Statistics are those of the supernet: times do not depend on them. Runs
+that are compared are timed in turns; the 10 % quantile over slices leaves out what else the machine
+did. At last two threads send requests while a third one switches at random moments: every answer
+must be, to the bit, that of a network that served meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+import mathnas as mn
+from _machine import header
+from mathnas.devices.onnxruntime import session_options
+from mathnas.devices.timing import TimingSettings, time_in_turns
+from mathnas.nets.files import read_supernet
+from mathnas.nets.grouped import GroupedSupernet
+from mathnas.nets.inputs import example_inputs, input_shape
+from mathnas.nets.mobilenetv3 import MobileNetV3Net
+from mathnas.nets.onnx_export import export_onnx
+from mathnas.runtime.dynamic import DynamicNetwork, Run
+from mathnas.runtime.graphs import graph_parts
+from mathnas.runtime.observation import PartTimes
+from mathnas.runtime.onnx_parts import OnnxResident
+from mathnas.runtime.package import Package
+from mathnas.runtime.resident import Images
+from mathnas.runtime.torch_parts import TorchParts, extracted_parts
+from mathnas.search import Answer
+from mathnas.space import Network
+from mathnas.spaces.mobilenetv3 import PUBLISHED_CANDIDATES
+from mathnas.table import BlockEffects
+
+SUPERNET = Path(__file__).parent / "supernets" / "cifar10_mobilenetv3.safetensors"
+BATCHES = (1, 64)
+INPUTS = 4  # different requests
+Floats = npt.NDArray[np.float64]
+
+
+def opened() -> GroupedSupernet:
+    fine, _ = read_supernet(SUPERNET)
+    assert isinstance(fine, MobileNetV3Net)
+    return GroupedSupernet(fine.eval(), fine.space.stages(PUBLISHED_CANDIDATES["cpu"]))
+
+
+def chosen(space: mn.SearchSpace) -> dict[str, Network]:
+    """The networks of fewest, about average and most MACs."""
+    assert space.block_macs is not None
+    own = np.split(space.block_macs, space.offsets[1:-1])
+    return {
+        "smallest": tuple(int(macs.argmin()) for macs in own),
+        "average": space.average_macs_network(),
+        "largest": tuple(int(macs.argmax()) for macs in own),
+    }
+
+
+def images(batch: int, seed: int, shape: tuple[int, int, int]) -> Images:
+    return np.random.default_rng(seed).random((batch, *shape), dtype=np.float32)
+
+
+def table_of(times: PartTimes) -> mn.BlockTable:
+    """Measured latencies, and made-up accuracies that grow with MACs: solving takes as long."""
+    space = times.space
+    assert space.block_macs is not None
+    gains = 4 * np.log1p(space.block_macs / space.block_macs.mean())
+    first = (0,) * space.num_nodes
+
+    def column(name: str, values: Floats, base: float) -> BlockEffects:
+        own = values - np.repeat(values[space.offsets[:-1]], space.sizes)
+        contexts = np.ones(space.num_blocks)
+        return BlockEffects(mn.metric_named(name), base, own, np.zeros(len(own)), contexts)
+
+    columns = {
+        "accuracy": column("accuracy", gains, 85.0),
+        "latency_ms": column("latency_ms", times.blocks, times.latency(first)),
+    }
+    return mn.BlockTable(space, first, columns, {"method": "benchmark"})
+
+
+def quantiles(seconds: Sequence[float], unit: float) -> str:
+    values = np.array(seconds) * unit
+    return "".join(f"{np.quantile(values, q):10.3f}" for q in (0.5, 0.99)) + f"{values.max():10.3f}"
+
+
+# ---- switching and deciding ----------------------------------------------------------------------
+
+
+def switching(dynamic: DynamicNetwork, count: int, rng: np.random.Generator) -> None:
+    """Times of switches of one node, and of all, to random blocks."""
+    sizes = np.array(dynamic.space.sizes)
+    print(
+        f"\nswitch, {count} times each, in microseconds\n{'':28}{'p50':>10}{'p99':>10}{'max':>10}"
+    )
+    for name in ("one node", "all nodes"):
+        seconds = []
+        for _ in range(count):
+            network = np.array(dynamic.network)
+            nodes = rng.integers(len(sizes)) if name == "one node" else slice(None)
+            network[nodes] = (network + rng.integers(1, sizes))[nodes] % sizes[nodes]
+            seconds.append(dynamic.switch(tuple(network.tolist())).seconds)
+        print(f"{name:28}{quantiles(seconds, 1e6)}")
+
+
+def deciding(dynamic: DynamicNetwork, table: mn.BlockTable, count: int, seed: int) -> None:
+    """Times of an exact solve for a random limit, and the switch to its answer."""
+    rng = np.random.default_rng(seed)
+    ends = [table.predict([network])["latency_ms"][0] for network in chosen(table.space).values()]
+    solves, both = [], []
+    for limit in rng.uniform(1.01 * min(ends), max(ends), count).tolist():
+        start = time.perf_counter()
+        answer = mn.search(table, maximize="accuracy", limits={"latency_ms": limit})
+        assert isinstance(answer, Answer)  # limits are above the fastest network's latency
+        solves.append(time.perf_counter() - start)
+        dynamic.switch(answer.network)
+        both.append(time.perf_counter() - start)
+    print(f"\nsolve for a new limit, and switch, {count} times, in milliseconds")
+    print(f"{'':28}{'p50':>10}{'p99':>10}{'max':>10}")
+    print(f"{'mathnas.search':28}{quantiles(solves, 1e3)}")
+    print(f"{'mathnas.search and switch':28}{quantiles(both, 1e3)}")
+
+
+# ---- what cutting costs --------------------------------------------------------------------------
+
+
+def session_maker(
+    supernet: GroupedSupernet, network: Network
+) -> Callable[[], onnxruntime.InferenceSession]:
+    """What makes the session of a whole network, for any batch."""
+    graph = export_onnx(supernet.extract(network), example_inputs(supernet, 2), any_batch=True)
+    return partial(
+        onnxruntime.InferenceSession,
+        graph.SerializeToString(),
+        session_options(1),
+        providers=["CPUExecutionProvider"],
+    )
+
+
+def cutting(
+    supernet: GroupedSupernet, onnx: DynamicNetwork, eager: DynamicNetwork, rounds: int
+) -> None:
+    settings = TimingSettings(rounds=rounds)
+    shape = input_shape(supernet)
+    print(f"\none run in milliseconds; {settings}")
+    print(
+        f"{'':24}{'parts':>10}{'whole':>10}{'ratio':>8}{'torch':>10}{'static':>10}   stem, stages, head"
+    )
+    for name, network in chosen(supernet.space).items():
+        session = session_maker(supernet, network)()
+        static = supernet.extract(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        onnx.switch(network)
+        eager.switch(network)
+        for batch in BATCHES:
+            given = images(batch, 0, shape)
+            tensor = torch.from_numpy(given).to(memory_format=torch.channels_last)
+
+            calls = [
+                partial(onnx.run, given),
+                partial(_run_session, session, given),
+                partial(eager.run, given),
+                partial(_run_module, static, tensor),
+            ]
+            parts, one, resident, module = time_in_turns(calls, settings)
+            ratio = float(np.median(parts.slices / one.slices))
+            own = np.median([onnx.run(given).observation.parts_ms for _ in range(50)], axis=0)
+            print(
+                f"{f'{name}, batch {batch}':24}{parts.value:9.3f}{one.value:9.3f}{ratio:9.2f}"
+                f"{resident.value:9.3f}{module.value:9.3f}   " + " ".join(f"{ms:.3f}" for ms in own)
+            )
+
+
+def _run_session(session: onnxruntime.InferenceSession, given: Images) -> object:
+    return session.run(["logits"], {"images": given})[0]
+
+
+def _run_module(module: torch.nn.Module, images: torch.Tensor) -> object:
+    with torch.inference_mode():
+        return module(images)
+
+
+def building(supernet: GroupedSupernet, count: int) -> None:
+    """How long the other way takes: a new session for the whole network."""
+    print(f"\na session for a whole network, from its graph in memory, {count} times, milliseconds")
+    print(f"{'':28}{'p50':>10}{'p99':>10}{'max':>10}")
+    for name, network in chosen(supernet.space).items():
+        build = session_maker(supernet, network)
+        seconds = []
+        for _ in range(count):
+            start = time.perf_counter()
+            build()
+            seconds.append(time.perf_counter() - start)
+        print(f"{name:28}{quantiles(seconds, 1e3)}")
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def resident_bytes() -> int:
+    """Of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("this system does not say how much memory a process has")
+
+
+def load_alone(path: str) -> None:
+    """In a process of its own: what loading the parts adds to it, before and after all ran."""
+    package = Package.read(path)
+    given = images(1, 0, package.input_shape)
+    before = resident_bytes()
+    parts = OnnxResident.read(package)
+    loaded = resident_bytes()
+    dynamic = DynamicNetwork(parts, package.space.reference)
+    for network in package.space.sample(100):
+        dynamic.switch(network)
+        dynamic.run(given)
+    print(loaded - before, resident_bytes() - before)
+
+
+def memory(supernet: GroupedSupernet, package: Package) -> None:
+    largest = package.weight_bytes(chosen(supernet.space)["largest"])
+    print(f"\nweights in MB ({supernet.space.num_networks} networks)")
+    print(f"{'of the largest network':44}{largest / 1e6:8.2f}")
+    own = package.weight_bytes()
+    print(f"{'of all parts, shared ones once':44}{own / 1e6:8.2f}{own / largest:8.2f} times")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.mathnas"
+        package.write(path)
+        command = [sys.executable, __file__, "--load", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded, ran = map(int, done.stdout.split())
+    print(f"{'what loading adds to a process':44}{loaded / 1e6:8.2f}{loaded / largest:8.2f} times")
+    print(f"{'after runs of 100 networks':44}{ran / 1e6:8.2f}")
+
+
+# ---- requests under switches ---------------------------------------------------------------------
+
+
+def requests(dynamic: DynamicNetwork, count: int, seed: int) -> None:
+    """Two threads send requests, a third one switches; every answer is compared to the bit."""
+    space = dynamic.space
+    inputs = [images(1, place, _shape(dynamic)) for place in range(INPUTS)]
+    answers: list[dict[Network, bytes]] = [{} for _ in inputs]
+    for network in space.enumerate():
+        dynamic.switch(network)
+        for own, given in zip(answers, inputs, strict=True):
+            own[network] = dynamic.run(given).outputs.tobytes()
+    distinct = [len(set(own.values())) for own in answers]
+    history = [dynamic.network]
+    done = 0
+    over = threading.Event()
+    found: list[list[tuple[int, int, int, Run]]] = [[], []]
+
+    def switch() -> None:
+        nonlocal done
+        rng = np.random.default_rng(seed)
+        sizes = np.array(space.sizes)
+        while not over.is_set():
+            network = tuple(rng.integers(sizes).tolist())
+            history.append(network)
+            dynamic.switch(network)
+            done += 1
+            over.wait(float(rng.exponential(5e-4)))
+
+    def send(own: list[tuple[int, int, int, Run]]) -> None:
+        for place in range(count // 2):
+            before = done
+            run = dynamic.run(inputs[place % INPUTS])
+            own.append((before, len(history), place % INPUTS, run))
+
+    threads = [threading.Thread(target=send, args=(own,)) for own in found]
+    switcher = threading.Thread(target=switch)
+    start = time.perf_counter()
+    for thread in (switcher, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    over.set()
+    switcher.join()
+    seconds = time.perf_counter() - start
+    every = [item for own in found for item in own]
+    wrong = sum(
+        run.outputs.tobytes() != answers[place][run.observation.network]
+        for _, _, place, run in every
+    )
+    stale = sum(
+        run.observation.network not in history[before:after] for before, after, _, run in every
+    )
+    during = sum(after > before + 1 for before, after, _, _ in every)
+    print(f"\nrequests of one image while another thread switches ({seconds:.0f} s)")
+    for name, number in (
+        ("sent", count // 2 * 2),
+        ("answered", len(every)),
+        ("switches meanwhile", done),
+        ("requests in which a switch fell", during),
+        ("networks that answered", len({run.observation.network for *_, run in every})),
+        ("answers that are not their network's", wrong),
+        ("answers of a network that did not serve", stale),
+    ):
+        print(f"{name:44}{number:8}")
+    print(f"different answers of {space.num_networks} networks to each input: {distinct}")
+
+
+def _shape(dynamic: DynamicNetwork) -> tuple[int, int, int]:
+    parts = dynamic.parts
+    assert isinstance(parts, OnnxResident)
+    return parts.input_shape
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--switches", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.load:
+        load_alone(options.load)
+        return
+    torch.set_num_threads(1)
+    supernet = opened()
+    space, shape = supernet.space, input_shape(supernet)
+    parts, tensors = graph_parts(space, extracted_parts(supernet), shape)
+    resident = OnnxResident(space, parts, tensors, shape)
+    networks = chosen(space)
+    dynamic = DynamicNetwork(resident, networks["average"])
+    eager = DynamicNetwork(TorchParts.of(supernet, threads=1), networks["average"])
+    times = dynamic.calibrate(images(1, 0, shape), seconds=2.0)
+    table = table_of(times)
+    print(header(options.seed))
+    print(f"engines: {resident.engine}, {eager.parts.engine}; 1 thread, fp32, 32 px")
+    switching(dynamic, options.switches, np.random.default_rng(options.seed))
+    deciding(dynamic, table, max(100, options.switches // 10), options.seed)
+    cutting(supernet, dynamic, eager, options.rounds)
+    building(supernet, 20)
+    skipped = {
+        (node, block)
+        for node, size in enumerate(space.sizes)
+        for block in range(size)
+        if resident.block(node, block, 0) is None
+    }
+    memory(
+        supernet,
+        Package(table, "onnxruntime", parts, tensors, shape, skipped=frozenset(skipped)),
+    )
+    requests(dynamic, options.requests, options.seed)
+
+
+if __name__ == "__main__":
+    main()
