@@ -34,7 +34,17 @@ from mathnas.runtime.package import (
 from mathnas.search.selection import Selection, Storage, choose_candidates
 from mathnas.table import BlockTable
 
-DEFAULT_SHARING = Sharing.PAIR
+
+def default_sharing(engine: str) -> Sharing:
+    """Which networks share statistics where that is not said, chosen by benchmarks/deploying.py:
+    one set for each block and block before it costs torch little. In the folded weights of
+    onnxruntime the variances would cost as much again as the weights, so that means alone are kept.
+
+    Raises:
+        InvalidInputError: the engine is unknown.
+    """
+    _check_engine(engine)
+    return Sharing.PAIR if engine == "torch" else Sharing.MEANS
 
 
 def choose_blocks(
@@ -45,7 +55,7 @@ def choose_blocks(
     *,
     memory: float | None = None,
     engine: str = "onnxruntime",
-    sharing: Sharing = DEFAULT_SHARING,
+    sharing: Sharing | None = None,
     limit: str = "latency_ms",
     maximize: str | None = None,
     minimize: str | None = None,
@@ -92,7 +102,7 @@ def choose_blocks(
 
 
 def storage_of(
-    supernet: ChainSupernet, count: int, *, engine: str, sharing: Sharing = DEFAULT_SHARING
+    supernet: ChainSupernet, count: int, *, engine: str, sharing: Sharing | None = None
 ) -> Storage:
     """What keeping blocks takes in a package, in bytes of weights.
 
@@ -103,7 +113,7 @@ def storage_of(
     Raises:
         InvalidInputError: the engine is unknown.
     """
-    _check_engine(engine)
+    sharing = sharing or default_sharing(engine)
     own, pieces = [], []
     for node, size in enumerate(supernet.space.sizes):
         for block in range(size):
@@ -147,7 +157,7 @@ def deploy(
     batches: Sequence[Tensor],
     *,
     engine: str = "onnxruntime",
-    sharing: Sharing = DEFAULT_SHARING,
+    sharing: Sharing | None = None,
     notes: Mapping[str, object] | None = None,
     seed: int = 0,
     progress: Show = False,
@@ -161,7 +171,7 @@ def deploy(
         batches: training images for batch-norm statistics, each of shape (batch, channels, height,
             width).
         engine: ``onnxruntime`` or ``torch``: what the parts are made for.
-        sharing: which networks share statistics.
+        sharing: which networks share statistics; by default `default_sharing`.
         notes: JSON values to keep, such as how inputs are normalised.
         seed: of the calibration.
         progress: whether to show it (see `mathnas._progress`).
@@ -172,7 +182,7 @@ def deploy(
         ExportError: a graph does not compute what its module does.
         MissingExtraError: the engine's packages are not installed.
     """
-    _check_engine(engine)
+    sharing = sharing or default_sharing(engine)
     if table.space != supernet.space:
         raise InvalidInputError(
             f"a package's table is of the blocks that are kept, those of {supernet.space.name}, "
@@ -236,23 +246,3 @@ def _content(array: npt.NDArray[np.generic]) -> str:
 def _check_engine(engine: str) -> None:
     if engine not in ENGINES:
         raise InvalidInputError(f"an engine is one of {', '.join(ENGINES)}, but got {engine!r}.")
-
-
-def size_of_largest(package: Package) -> int:
-    """Bytes of the weights of the package's largest network: each node's largest block, once."""
-    return max(package.weight_bytes(network) for network in _large(package))
-
-
-def _large(package: Package) -> list[tuple[int, ...]]:
-    """Networks among which the largest is: with statistics for each block before, blocks of a node
-    have the same size whatever is before them."""
-    space = package.space
-    sizes = [
-        [
-            0 if part is None else sum(package.tensors[n].nbytes for n in part.tensors.values())
-            for block in range(size)
-            for part in [package.part(node, block, 0 if node else None)]
-        ]
-        for node, size in enumerate(space.sizes)
-    ]
-    return [tuple(int(np.argmax(own)) for own in sizes)]

@@ -146,6 +146,19 @@ class Package:
         names = {name for part in parts for name in part.tensors.values()}
         return sum(self.tensors[name].nbytes for name in names)
 
+    def largest_bytes(self) -> int:
+        """Bytes of the weights of the network of each node's largest block: with statistics for the
+        block before, a block takes as much behind one as behind another."""
+        largest = []
+        for node, size in enumerate(self.space.sizes):
+            found = [self.part(node, block, 0 if node else None) for block in range(size)]
+            sizes = [
+                0 if part is None else sum(self.tensors[n].nbytes for n in part.tensors.values())
+                for part in found
+            ]
+            largest.append(int(np.argmax(sizes)))
+        return self.weight_bytes(tuple(largest))
+
     def _expected(self) -> Iterator[str]:
         """The parts that there must be."""
         yield STEM
