@@ -140,7 +140,7 @@ class Controller(Policy):
         if self._asked is not self._goal:
             return self._follow(observation.time, began)
         if window is None and self._is_late(observation):
-            window = self.monitor.close()
+            window = self.monitor.close(last=_LATE_RUNS)
         if window is None:
             return None
         self._late_runs = 0

@@ -202,24 +202,41 @@ class Monitor:
         full = len(self._pending) >= runs and self.elapsed - self._begun >= seconds
         return self.close() if full or len(self._pending) >= 16 * runs else None
 
-    def close(self) -> Window | None:
-        """Take what is there as a window now; None where no run is."""
+    def close(self, last: int | None = None) -> Window | None:
+        """Take what is there as a window now; None where no run is.
+
+        Args:
+            last: so many of the last runs are told from those before them, which are taken in
+                first where they are enough for a median: something has changed in between.
+        """
         if not self._pending:
             return None
-        window = window_of(self._pending)
-        self._pending = []
-        self.counts.windows += 1
+        pending, self._pending = self._pending, []
         self.model.wait(self.elapsed - self._updated)
         self._updated = self.elapsed
-        if self._serving is not None:
-            self._serving.expected_ms = None
+        if last is None or last >= len(pending):
+            return self._take(pending)
+        before, pending = pending[:-last], pending[-last:]
+        if len(before) >= _FEWEST_RUNS:
+            self._take(before)
+        else:
+            self.counts.unused += len(before)
+        return self._take(pending)
+
+    def _take(self, runs: list[Observation]) -> Window:
+        window = window_of(runs)
+        self.counts.windows += 1
         change = self._detector.observe(self._error(window))
         if change:
             self.counts.changes += 1
             self.model.change()
-        self._learn_noise(window)
+        else:  # what changes within a window is not noise
+            self._noise = _learned(self._noise, window.spread)
+            self._part_noise = _learned(self._part_noise, window.part_spread)
         self._update(window)
         self._keep_ratios(window)
+        if self._serving is not None:
+            self._serving.expected_ms = None
         return replace(window, change=change)
 
     def _checked(self, run: Observation) -> Observation | None:
@@ -263,10 +280,6 @@ class Monitor:
         variance = (deviation / expected) ** 2 + window.noise * self._noise**2
         return math.log(window.latency_ms / expected) / math.sqrt(variance)
 
-    def _learn_noise(self, window: Window) -> None:
-        self._noise = _learned(self._noise, window.spread)
-        self._part_noise = _learned(self._part_noise, window.part_spread)
-
     def _update(self, window: Window) -> None:
         if not window.parts_ms:
             variance = window.noise * self._noise**2
@@ -301,11 +314,11 @@ def _latency_metric(table: BlockTable, name: str) -> Metric:
 
 
 def _learned(noise: float, spread: float | None) -> float:
-    """A relative noise after a window with that spread."""
+    """A relative noise after a window with that spread; one window moves it little."""
     if spread is None:
         return noise
-    square = noise**2 + _NOISE_RATE * (min(spread, _MOST_NOISE) ** 2 - noise**2)
-    return max(_LEAST_NOISE, math.sqrt(square))
+    spread = min(spread, _MOST_NOISE, 3 * noise)
+    return max(_LEAST_NOISE, math.sqrt(noise**2 + _NOISE_RATE * (spread**2 - noise**2)))
 
 
 def _expected_ratios(count: int) -> Floats:

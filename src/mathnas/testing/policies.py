@@ -85,10 +85,11 @@ class PolicyContract:
             raise AssertionError("a policy takes the time from its observations")
 
         expected = without_seconds(drive(policy(), loads(100)))
+        under_test = policy()
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", read)
             patch.setattr(time, "monotonic", read)
-            found = drive(policy(), loads(100))
+            found = drive(under_test, loads(100))
         assert without_seconds(found) == expected
         late = drive(policy(), loads(100), begin=1e6)
         assert [d.network for d in late] == [d.network for d in found]
