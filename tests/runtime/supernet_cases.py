@@ -16,7 +16,7 @@ from mathnas.nets.inputs import input_shape
 from mathnas.nets.mbconv import MBConvChoice
 from mathnas.nets.supernet import ChainSupernet
 from mathnas.runtime.package import BLOCK, HEAD, PAIR, STEM, Package, PackagedPart, block_key
-from mathnas.runtime.resident import Images
+from mathnas.runtime.resident import Images, ResidentParts
 from mathnas.runtime.torch_parts import extracted_parts
 from mathnas.space import Network
 from mathnas.table import BlockEffects
@@ -36,9 +36,9 @@ _TINY = DigitsConfig(
 )
 
 
-def tiny_supernet(config: DigitsConfig = _TINY, seed: int = 0) -> DigitsNet:
+def tiny_supernet(seed: int = 0) -> DigitsNet:
     """18 networks of 8 x 8 images, with statistics that differ from channel to channel."""
-    net = DigitsNet(config, seed=seed)
+    net = DigitsNet(_TINY, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in net.modules():
@@ -47,12 +47,6 @@ def tiny_supernet(config: DigitsConfig = _TINY, seed: int = 0) -> DigitsNet:
                     assert tensor is not None
                     tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
     return net.eval()
-
-
-def small_supernet() -> DigitsNet:
-    """One node of two blocks, of which one computes nothing."""
-    node = DigitsNode(4, 1, (None, MBConvChoice(3, 1)))
-    return tiny_supernet(DigitsConfig(stem=4, nodes=(node,), head=4))
 
 
 def grouped_supernet() -> GroupedSupernet:
@@ -73,6 +67,17 @@ def static(supernet: ChainSupernet, network: Network, images: Images) -> Logits:
     with torch.inference_mode():
         logits: Logits = supernet.extract(network)(torch.from_numpy(images)).numpy()
     return logits
+
+
+def run_parts(parts: ResidentParts, network: Network, images: Images) -> Logits:
+    """A network's parts called one after another."""
+    value = parts.stem(parts.load(images))
+    previous = None
+    for node, block in enumerate(network):
+        part = parts.block(node, block, previous)
+        value = value if part is None else part(value)
+        previous = block
+    return parts.unload(parts.head(value))
 
 
 def made_up_table(space: SearchSpace) -> BlockTable:

@@ -1,8 +1,9 @@
-"""Resident parts in ONNX Runtime give what the extracted static networks give."""
+"""Resident parts in ONNX Runtime give what static networks give."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,36 +14,56 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 import numpy as np
-from supernet_cases import Logits, grouped_supernet, small_supernet, some_images, static
+import torch
+from supernet_cases import (
+    Logits,
+    grouped_supernet,
+    made_up_table,
+    run_parts,
+    some_images,
+    torch_package,
+)
 
 from mathnas import FileFormatError, InvalidInputError
 from mathnas.nets.agreement import TOLERANCE
-from mathnas.runtime.dynamic import DynamicNetwork
-from mathnas.runtime.graphs import Array, graph_parts
+from mathnas.nets.calibrated import Sharing
+from mathnas.runtime.deploying import deploy
+from mathnas.runtime.loading import resident_parts
 from mathnas.runtime.onnx_parts import OnnxResident
-from mathnas.runtime.package import STEM, PackagedPart, block_key
+from mathnas.runtime.package import STEM, Package
 from mathnas.runtime.resident import Images, ResidentParts
-from mathnas.runtime.torch_parts import extracted_parts
+from mathnas.runtime.torch_parts import TorchParts
 from mathnas.space import Network
 from mathnas.testing.resident import ResidentPartsContract
 
-SUPERNET = grouped_supernet()
-SHAPE = (1, 8, 8)
-Graphs = tuple[dict[str, PackagedPart], dict[str, Array]]
+
+def deployed(engine: str) -> Package:
+    """Blocks with statistics for the block before."""
+    supernet = grouped_supernet()
+    batches = [torch.from_numpy(some_images(20, seed)) for seed in range(3)]
+    table = made_up_table(supernet.space)
+    return deploy(supernet, table, batches, engine=engine, sharing=Sharing.MEANS)
 
 
 @pytest.fixture(scope="module")
-def graphs() -> Graphs:
+def package() -> Package:
     """Exporting takes seconds."""
-    return graph_parts(SUPERNET.space, extracted_parts(SUPERNET), SHAPE)
+    return deployed("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def resident(graphs: Graphs) -> OnnxResident:
-    return OnnxResident(SUPERNET.space, *graphs, SHAPE)
+def resident(package: Package) -> OnnxResident:
+    return OnnxResident.read(package)
 
 
-class TestParts(ResidentPartsContract):
+@pytest.fixture(scope="module")
+def modules() -> TorchParts:
+    return TorchParts.read(deployed("torch"))
+
+
+class TestPartsOfAPackage(ResidentPartsContract):
+    """Compared with torch's modules, run one after another."""
+
     tolerance = TOLERANCE
 
     @pytest.fixture
@@ -54,40 +75,18 @@ class TestParts(ResidentPartsContract):
         return some_images()
 
     @pytest.fixture
-    def expected(self) -> Callable[[Network, Images], Logits]:
-        return partial(static, SUPERNET)
+    def expected(self, modules: TorchParts) -> Callable[[Network, Images], Logits]:
+        return partial(run_parts, modules)
 
 
-def test_parts_of_a_supernet() -> None:
-    supernet = small_supernet()
-    dynamic = DynamicNetwork(OnnxResident.of(supernet, resolution=12), (0,))
-    images = some_images(side=12)
-    for network in supernet.space.enumerate():
-        dynamic.switch(network)
-        expected = static(supernet, network, images)
-        np.testing.assert_allclose(dynamic.run(images).outputs, expected, rtol=1e-4, atol=1e-4)
+def test_statistics_are_those_for_the_block_before(resident: OnnxResident) -> None:
+    assert resident.block(1, 1, 0) is not resident.block(1, 1, 1)
 
 
-def test_weights_that_candidates_have_in_common_are_resident_once(
-    graphs: Graphs,
-) -> None:
-    """Equal weights are one tensor, whichever parts they are in."""
-    parts, tensors = graphs
-    first, second = (parts[block_key(0, block)] for block in (0, 2))  # k5 e2 in the first node
-    assert set(first.tensors.values()) & set(second.tensors.values())
-    used = [name for part in parts.values() for name in part.tensors.values()]
-    every = sum(tensors[name].nbytes for name in used)
-    once = sum(tensors[name].nbytes for name in set(used))
-    assert OnnxResident(SUPERNET.space, parts, tensors, SHAPE).bytes == once < every
-
-
-def test_graphs_hold_no_weights(graphs: Graphs) -> None:
-    parts, tensors = graphs
-    for key, part in parts.items():
-        assert part.graph is not None
-        content = tensors[part.graph].tobytes()
-        for name in part.tensors.values():
-            assert tensors[name].tobytes() not in content, key
+def test_weights_are_counted_once(package: Package, resident: OnnxResident) -> None:
+    used = [name for part in package.parts.values() for name in part.tensors.values()]
+    every = sum(package.tensors[name].nbytes for name in used)
+    assert resident.bytes == package.weight_bytes() < every
 
 
 def test_arrays_are_not_copied_on_the_way(resident: OnnxResident) -> None:
@@ -98,19 +97,29 @@ def test_arrays_are_not_copied_on_the_way(resident: OnnxResident) -> None:
     assert resident.unload(value) is value
 
 
-def test_more_threads_give_the_same(graphs: Graphs) -> None:
-    one, two = (OnnxResident(SUPERNET.space, *graphs, SHAPE, threads=count) for count in (1, 2))
-    image = some_images()
-    found = [own.unload(own.stem(own.load(image))) for own in (one, two)]
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+def test_more_threads_give_the_same(package: Package, resident: OnnxResident) -> None:
+    two = OnnxResident.read(package, threads=2)
+    found, expected = two.stem(some_images()), resident.stem(some_images())
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(InvalidInputError, match="thread"):
-        OnnxResident(SUPERNET.space, *graphs, SHAPE, threads=0)
+        OnnxResident.read(package, threads=0)
 
 
-def test_a_damaged_graph_is_named(graphs: Graphs) -> None:
-    parts, tensors = graphs
-    graph = parts[STEM].graph
+def test_a_package_is_loaded_by_the_engine_that_it_is_for(package: Package) -> None:
+    for given, kind in ((package, OnnxResident), (torch_package(grouped_supernet()), TorchParts)):
+        parts = resident_parts(given, threads=torch.get_num_threads())
+        assert type(parts) is kind
+        assert parts.space == given.space
+
+
+def test_a_damaged_graph_is_named(package: Package) -> None:
+    graph = package.parts[STEM].graph
     assert graph is not None
-    damaged = {**tensors, graph: tensors[graph][:50]}
+    damaged = {**package.tensors, graph: package.tensors[graph][:50]}
     with pytest.raises(FileFormatError, match="the graph of stem"):
-        OnnxResident(SUPERNET.space, parts, damaged, SHAPE)
+        OnnxResident.read(replace(package, tensors=damaged))
+
+
+def test_what_is_no_package_for_onnxruntime_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="deploy it again with --engine onnxruntime"):
+        OnnxResident.read(torch_package(grouped_supernet()))

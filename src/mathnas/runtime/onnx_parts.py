@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from mathnas.errors import FileFormatError
 from mathnas.runtime.package import Arrays, Package, PackagedPart
 from mathnas.runtime.resident import Images, LoadedParts, check_engine
 from mathnas.space import SearchSpace
-
-if TYPE_CHECKING:
-    from mathnas.nets.supernet import ChainSupernet
 
 
 class OnnxResident(LoadedParts):
@@ -70,27 +67,6 @@ class OnnxResident(LoadedParts):
         return cls(
             package.space, package.parts, package.tensors, package.input_shape, threads=threads
         )
-
-    @classmethod
-    def of(
-        cls, supernet: ChainSupernet, *, resolution: int | None = None, threads: int = 1
-    ) -> OnnxResident:
-        """The parts of a supernet, with its statistics, exported now: needs torch and onnx.
-
-        Args:
-            resolution: height and width of images; by default those that its space counts MACs at.
-
-        Raises:
-            InvalidInputError: the supernet does not say how large its images are, or `threads` is
-                below 1.
-        """
-        from mathnas.nets.inputs import input_shape
-        from mathnas.runtime.graphs import graph_parts
-        from mathnas.runtime.torch_parts import extracted_parts
-
-        shape = input_shape(supernet, resolution)
-        parts, tensors = graph_parts(supernet.space, extracted_parts(supernet), shape)
-        return cls(supernet.space, parts, tensors, shape, threads=threads)
 
     def load(self, images: Images) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(self.checked(images))
