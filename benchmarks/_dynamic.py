@@ -30,7 +30,7 @@ from mathnas.runtime.policies import (
 )
 from mathnas.runtime.policies.offline import Offline
 from mathnas.runtime.policy import Policy
-from mathnas.runtime.served import Served
+from mathnas.runtime.served import SETTLING, Served
 from mathnas.spaces import MobileNetV3
 
 RESULTS = Path(__file__).parent / "results"
@@ -148,16 +148,24 @@ class Score:
     deciding_ms: tuple[float, ...]
 
     @classmethod
-    def of(cls, served: Served, known: Known, measured: float | None = None) -> Score:
+    def of(
+        cls,
+        served: Served,
+        known: Known,
+        measured: float | None = None,
+        *,
+        settling: float = SETTLING,
+    ) -> Score:
         """
         Args:
             measured: mean accuracy, where it was measured while serving.
+            settling: seconds after a change.
         """
         if measured is None:
             measured = float(served.known(known.measured).mean())
         minutes = float(np.ptp(served.times)) / 60
         return cls(
-            served.misses(),
+            served.misses(seconds=settling),
             served.misses(settled=False),
             float(served.expected(known.table, "accuracy").mean()),
             measured,

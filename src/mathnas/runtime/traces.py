@@ -13,6 +13,7 @@ import io
 import itertools
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,8 +107,7 @@ class Trace(Conditions):
         return self
 
     def factors(self, time: float) -> Floats:
-        piece = int(np.searchsorted(self.times, time, side="right")) - 1
-        own: Floats = self.values[max(0, piece)]
+        own: Floats = self.values[max(0, bisect_right(self.times, time) - 1)]
         return own
 
     def ran(self, start: float, end: float) -> None:
