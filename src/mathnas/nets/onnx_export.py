@@ -326,6 +326,8 @@ def _quiet_exporter() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            # inputs of several parts have one batch, and so one name of it
+            warnings.filterwarnings("ignore", message=".*The axis name: batch will not be used")
             yield
     finally:
         logger.setLevel(before)
