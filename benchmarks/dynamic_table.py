@@ -1,64 +1,93 @@
 """What is known of the dynamic network before it serves: table, times of parts, accuracies.
 
-    MATHNAS_DATA=... python benchmarks/dynamic_table.py --folder work [--workers 2]
+    MATHNAS_DATA=... python benchmarks/dynamic_table.py --folder work [--engine onnxruntime]
 
-Writes `results/dynamic_table.json` (accuracy, by differences of means of 300 random networks and
-single sampling on held-out training images: additive, so that the fast solver serves) and `results/dynamic_table.npz` (times of parts as
-onnxruntime sessions of their own, one thread, batches of 64; how many test images each of the 3,125
-networks gets right). What is measured is kept in studies in the folder.
+Five candidates in each of five stages of the CIFAR-10 supernet (`_dynamic.py`). Writes
+
+- `net.mathnas` in the folder: the package that `dynamic.py` serves;
+- `results/dynamic_table.json`: its table; accuracy by differences of means of 300 random networks
+  and single sampling on held-out training images (kept in a study in the folder), additive;
+- `results/dynamic_table.npz`: times of parts in their places, one thread, batches of 64; how many
+  test images each of the 3,125 networks gets right as deployed, without another calibration.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 import mathnas as mn
 from _dynamic import BATCH, KNOWN, TABLE, chosen_space
 from _machine import header
-from _supernets import Floats, Trained, values_of
-from mathnas.devices.onnxruntime import OnnxRuntimeEngine
-from mathnas.devices.timing import TimingSettings, time_in_turns
+from _supernets import Trained
 from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
-from mathnas.nets.onnx_export import NetworkGraphs
+from mathnas.runtime.deploying import deploy
+from mathnas.runtime.dynamic import DynamicNetwork
+from mathnas.runtime.loading import resident_parts
+from mathnas.runtime.resident import ResidentParts
 from mathnas.validation import quality
 
 SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
 SEED = 0
 RANDOM = 300
-HELD, TEST = 2_000, 500
-CALIBRATING, CALIBRATING_ALL = 600, 200  # images for batch-norm statistics
+HELD, TEST, CALIBRATING = 2_000, 2_000, 600  # images
+AT_ONCE = 250
 
 
-def part_times(supernet: GroupedSupernet) -> Floats:
-    """Stem, every block, head: median ms of a batch, each a session of its own."""
-    side = supernet.resolution
-    assert side is not None
-    graphs = NetworkGraphs(supernet, torch.zeros(BATCH, 3, side, side))
-    assert graphs.parts is not None
-    space, parts = supernet.space, graphs.parts
-    blocks = [
-        graphs.block_parts(node, block)
-        for node, size in enumerate(space.sizes)
-        for block in range(size)
-    ]
-    models = [parts.stem, *(parts.joined(own) for own in blocks), parts.head]
-    engine = OnnxRuntimeEngine(batch=BATCH)
-    calls = [engine.prepare(bytes(model.SerializeToString())) for model in models]
-    timings = time_in_turns(calls, TimingSettings())
-    return np.array([timing.median for timing in timings])
+@dataclass(frozen=True)
+class Tree:
+    """All networks, each part run once for all networks that share what is before it."""
+
+    parts: ResidentParts
+    labels: npt.NDArray[np.int64]
+
+    def correct(self, images: npt.NDArray[np.float32]) -> list[int]:
+        """How many images each network gets right, in the order of the space."""
+        return list(self._below((), self.parts.stem(self.parts.load(images))))
+
+    def _below(self, chosen: mn.Network, value: Any) -> Iterator[int]:
+        space, node = self.parts.space, len(chosen)
+        if node == space.num_nodes:
+            outputs = self.parts.unload(self.parts.head(value))
+            yield int((outputs.argmax(axis=1) == self.labels).sum())
+            return
+        previous = chosen[-1] if chosen else None
+        for block in range(space.sizes[node]):
+            part = self.parts.block(node, block, previous)
+            yield from self._below((*chosen, block), value if part is None else part(value))
+
+
+def fitted(folder: Path, trained: Trained, supernet: GroupedSupernet) -> mn.BlockTable:
+    """The table, from accuracies on held-out images."""
+    space = supernet.space
+    networks = [*mn.single_sampling(space).networks, *space.sample(RANDOM, seed=SEED)]
+    evaluator = AccuracyEvaluator(
+        supernet,
+        trained.calibration(CALIBRATING, SEED),
+        trained.images(trained.held, HELD),
+        batch_size=125,
+    )
+    with mn.Study(folder / "held.study", space) as study:
+        report = mn.evaluate(study, list(dict.fromkeys(networks)), evaluator, progress=True)
+        assert not report.failures
+        return mn.fit(study, method="means")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--supernet", type=Path, default=SUPERNET)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--engine", default="onnxruntime")
+    parser.add_argument("--images", type=int, default=TEST, help="test images")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(header(SEED))
@@ -67,39 +96,36 @@ def main() -> None:
     space = chosen_space(trained.supernet.space)
     supernet = GroupedSupernet(trained.supernet, space)
     options.folder.mkdir(parents=True, exist_ok=True)
-
-    def evaluated(name: str, networks: list[mn.Network], images: int, test: bool) -> mn.Study:
-        source = trained.test if test else trained.held
-        calibration = trained.calibration(CALIBRATING_ALL if test else CALIBRATING, SEED)
-        evaluator = AccuracyEvaluator(
-            supernet, calibration, trained.images(source, images), batch_size=125
-        )
-        study = mn.Study(options.folder / f"{name}.study", space)
-        report = mn.evaluate(study, networks, evaluator, workers=options.workers, progress=True)
-        assert not report.failures
-        return study
-
-    single = mn.single_sampling(space).networks
-    drawn = space.sample(RANDOM, seed=SEED)
-    fitting = list(dict.fromkeys([*single, *drawn]))
-    table = mn.fit(evaluated("held", fitting, HELD, test=False), method="means")
-    every = list(space.enumerate())
-    actual = values_of(evaluated("test", every, TEST, test=True), "accuracy", every)
-    times = part_times(supernet)
+    table = fitted(options.folder, trained, supernet)
+    calibration = trained.calibration(CALIBRATING, SEED)
+    package = deploy(supernet.eval(), table, calibration, engine=options.engine, progress=True)
+    package.write(options.folder / "net.mathnas")
+    parts = resident_parts(package)
+    test = trained.images(trained.test, options.images)
+    images, labels = test.images.numpy(), test.labels.numpy()
+    dynamic = DynamicNetwork(parts, space.reference)
+    times = dynamic.calibrate(images[:BATCH], seconds=20.0)
+    counts = np.zeros(space.num_networks, dtype=np.int64)
+    for start in range(0, len(images), AT_ONCE):
+        piece = slice(start, start + AT_ONCE)
+        counts += Tree(parts, labels[piece]).correct(np.ascontiguousarray(images[piece]))
     table.save(TABLE)
-    correct = np.rint(actual * TEST / 100).astype(np.uint16)
-    np.savez_compressed(KNOWN, times_ms=times, correct=correct, images=np.array(TEST))
-    found = quality(table.predict(every, "accuracy"), actual)
+    np.savez_compressed(
+        KNOWN, times_ms=times.flat, correct=counts.astype(np.uint16), images=np.array(len(images))
+    )
+    actual = 100 * counts / len(images)
+    found = quality(table.predict_all("accuracy"), actual)
+    print(f"{parts.engine}, {dynamic.memory_bytes / 1e6:.2f} MB of resident weights")
     print(
-        f"{len(fitting)} networks on {HELD} held-out images; all {len(every)} on {TEST} test "
-        f"images: {actual.min():.2f} to {actual.max():.2f} %; Spearman {found.spearman:.3f}, mean "
-        f"error {found.mae:.3f} points, bias {found.bias:+.3f} points"
+        f"all {len(actual)} networks as deployed, on {len(images)} test images: {actual.min():.2f} "
+        f"to {actual.max():.2f} %; the table: Spearman {found.spearman:.3f}, mean error "
+        f"{found.mae:.3f} points, bias {found.bias:+.3f} points"
     )
     for node, size in enumerate(space.sizes):
-        start = 1 + int(space.offsets[node])
-        own = ", ".join(f"{value:.3f}" for value in times[start : start + size])
-        print(f"{space.nodes[node].name}: {own} ms a batch of {BATCH}")
-    print(f"stem {times[0]:.3f} ms, head {times[-1]:.3f} ms")
+        own = times.blocks[int(space.offsets[node]) :][:size]
+        shown = ", ".join(f"{value:.3f}" for value in own)
+        print(f"{space.nodes[node].name}: {shown} ms a batch of {BATCH}")
+    print(f"stem {times.stem:.3f} ms, head {times.head:.3f} ms")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -223,3 +225,13 @@ def test_hindsight_takes_the_best_of_those_that_met_the_deadline() -> None:
     assert best_fixed(networks, [1, 2, 3], [half_missed, all_missed, all_missed]) == 0
     with pytest.raises(InvalidInputError, match="with a quality and a record each"):
         best_fixed(networks, [1], [few_missed])
+
+
+def test_it_needs_numpy_alone() -> None:
+    """It is also what runs on the device."""
+    code = (
+        "import sys, mathnas.runtime.simulation, mathnas.runtime.policies, mathnas.runtime.thermal\n"
+        "print({'torch', 'onnx', 'onnxruntime', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
