@@ -25,10 +25,9 @@ import csv
 import io
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,14 +50,14 @@ from _supernets import Trained
 from mathnas._records import write_text
 from mathnas.runtime.dynamic import DynamicNetwork
 from mathnas.runtime.loading import resident_parts
-from mathnas.runtime.observation import PartTimes
+from mathnas.runtime.observation import Observation
 from mathnas.runtime.package import Package
 from mathnas.runtime.policies import FixedPolicy, front_networks, largest_network, smallest_network
 from mathnas.runtime.policies.offline import Offline
 from mathnas.runtime.policy import Decision, Policy
 from mathnas.runtime.served import SETTLING, Served
 from mathnas.runtime.simulation import best_fixed
-from mathnas.runtime.traces import Trace
+from mathnas.runtime.traces import observed_trace
 
 SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
 # shares of the time, and processes: busy loops, loops that rest half of the time, streams
@@ -72,7 +71,6 @@ ON_FRONT = 6
 ROOM = 1.15  # times what the smallest network takes under the heaviest load
 QUIET = 0.95  # times what the best network takes on the quiet machine
 PROBING = 4.0  # seconds a load
-PIECE = 0.5  # seconds of the recorded load
 
 Arrays = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -95,8 +93,10 @@ class Seat:
         first = policy.start(0.0)
         return cls(policy, first.network, [first])
 
-    def serve(self, dynamic: DynamicNetwork, asked: float, images: Arrays, labels: Labels) -> Any:
-        """One batch; what parts took."""
+    def serve(
+        self, dynamic: DynamicNetwork, asked: float, images: Arrays, labels: Labels
+    ) -> Observation:
+        """One batch."""
         dynamic.switch(self.network)
         run = dynamic.run(images)
         seen = run.observation
@@ -166,39 +166,19 @@ def contend(
     stress: Stress,
     source: Iterator[tuple[Arrays, Labels]],
     seconds: float,
-    clock: Any,
-) -> list[tuple[float, mn.Network, tuple[float, ...]]]:
-    """All policies in turn, batch by batch; what parts took in every run."""
-    parts: list[tuple[float, mn.Network, tuple[float, ...]]] = []
+    clock: Callable[[], float],
+) -> list[Observation]:
+    """All policies in turn, batch by batch; every run."""
+    runs: list[Observation] = []
     begin, turn = clock(), 0
     while (now := clock() - begin) < seconds:
         stress.advance(now)
         images, labels = next(source)
         for seat in [*seats[turn:], *seats[:turn]]:
             asked = clock() - begin
-            seen = seat.serve(dynamic, asked, images, labels)
-            parts.append((asked, seen.network, seen.parts_ms))
+            runs.append(seat.serve(dynamic, asked, images, labels))
         turn = (turn + 1) % len(seats)
-    return parts
-
-
-def recorded(
-    times: PartTimes, parts: Sequence[tuple[float, mn.Network, tuple[float, ...]]]
-) -> Trace:
-    """What parts took against the quiet machine: medians of half seconds."""
-    asked = np.array([time for time, _, _ in parts])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.array([np.array(taken) / times.parts(n) for _, n, taken in parts])
-    pieces = (asked // PIECE).astype(int)
-    values, last = [], np.ones(ratios.shape[1])
-    for piece in range(int(pieces.max()) + 1):
-        own = ratios[pieces == piece]
-        own = np.where(np.isfinite(own) & (own > 0), own, np.nan)
-        known = np.isfinite(own).any(axis=0)
-        last = np.where(known, np.nanmedian(np.where(known, own, 1.0), axis=0), last)
-        values.append(np.round(last, 3))
-    starts = np.arange(len(values), dtype=np.float64) * PIECE
-    return Trace(starts, np.array(values), "contention")
+    return runs
 
 
 def by_seconds(served: dict[str, Served], seats: dict[str, Seat], known: Known) -> str:
@@ -326,7 +306,7 @@ def main() -> None:
     if options.trace is not None:
         write_text(options.trace, by_seconds(served, seats, known))
     if options.load is not None:
-        recorded(times, taken).save(options.load)
+        observed_trace(taken, times).save(options.load)
     if options.figure is not None:
         draw(options.figure, shown, scores, known)
 

@@ -230,7 +230,8 @@ def test_hindsight_takes_the_best_of_those_that_met_the_deadline() -> None:
 def test_it_needs_numpy_alone() -> None:
     """It is also what runs on the device."""
     code = (
-        "import sys, mathnas.runtime.simulation, mathnas.runtime.policies, mathnas.runtime.thermal\n"
+        "import sys, mathnas.runtime.simulation\n"
+        "import mathnas.runtime.policies, mathnas.runtime.thermal\n"
         "print({'torch', 'onnx', 'onnxruntime', 'scipy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mathnas as mn
 from mathnas.errors import FileFormatError, InvalidInputError
+from mathnas.runtime.observation import Observation, PartTimes
 from mathnas.runtime.thermal import ThermalConditions
 from mathnas.runtime.traces import (
     Trace,
     burst_trace,
     constant_trace,
     diurnal_trace,
+    observed_trace,
     ramp_trace,
     read_trace,
     step_trace,
@@ -138,6 +141,34 @@ def test_numbers_that_make_no_trace_are_refused() -> None:
             step_trace(NODES, [(1.0, 2.0)], sensitivity=wrong)
     with pytest.raises(InvalidInputError, match="at least one piece"):
         Trace(np.zeros(2), np.ones((3, NODES + 2)))
+
+
+def test_a_trace_of_what_was_observed_gives_the_load_back() -> None:
+    """Served under a load, then recorded: the factors that were put in come out."""
+    space = mn.SearchSpace(
+        [mn.BlockNode(f"n{i}", (mn.Block("skip"), mn.Block("conv"))) for i in range(NODES)]
+    )
+    times = PartTimes(space, 1.0, [0.0, 3.0, 0.0, 2.0, 0.0, 4.0], 1.0)
+    load = step_trace(NODES, [(2.0, 1.5), (4.0, 1.0)], sensitivity=LATE)
+    runs = []
+    for place, time in enumerate(np.arange(0.05, 6.0, 0.1).tolist()):
+        network = (1, 1, place % 2)  # the last node computes in every second run
+        parts = times.parts(network) * load.factors(time)
+        runs.append(Observation(network, time, float(parts.sum()), tuple(parts.tolist())))
+    found = observed_trace(runs, times, piece=0.5)
+    for time in (0.1, 1.4, 2.2, 3.4, 4.4, 5.8):
+        np.testing.assert_allclose(found.factors(time), load.factors(time))
+    assert found.changes == (2.0, 4.0)
+    rubbish = [
+        Observation((1, 1, 1), 3.0, 9.0),
+        Observation((1, 1, 1), math.nan, 9.0, (1.0,) * 5),
+        Observation((1, 1, 1), 3.0, 9.0, (1.0, math.nan, 1.0, 1.0, 1.0)),
+        Observation((1, 1, 1), 3.0, 9.0, (1.0, -1.0, 1.0, 1.0, 1.0)),
+    ]
+    again = observed_trace([*rubbish, *runs], times, piece=0.5)
+    np.testing.assert_array_equal(again.values, found.values)
+    with pytest.raises(InvalidInputError, match="got 4 runs without"):
+        observed_trace(rubbish, times)
 
 
 # ---- heat ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from mathnas._records import write_text
 from mathnas.errors import FileFormatError, InvalidInputError
+from mathnas.runtime.observation import Observation, PartTimes
 from mathnas.space import Floats
 
 TIME = "time"
@@ -294,9 +295,55 @@ def read_trace(path: str | Path, nodes: int, *, change: float = 1.2) -> Trace:
         found = Trace(times, values, path.stem)
     except InvalidInputError as error:
         raise FileFormatError(f"{path}: {error}") from error
-    means = np.log(found.values).mean(axis=1)
-    starts = found.times[1:][np.abs(np.diff(means)) >= math.log(change)]
-    return replace(found, starts=tuple(starts.tolist()))
+    return _with_changes(found, change)
+
+
+def observed_trace(
+    observations: Sequence[Observation],
+    times: PartTimes,
+    *,
+    piece: float = 0.5,
+    change: float = 1.2,
+) -> Trace:
+    """What runs say of the load: for each piece of time the median ratio of measured to offline
+    time of every part. A part that was not timed in a piece keeps what it had before.
+
+    Args:
+        observations: of a serving loop, or from its log; runs that timed no parts, or whose times
+            cannot be true, are left out. The earliest one is at time 0 of the trace.
+        times: offline, in ms.
+        piece: seconds.
+        change: as in `read_trace`.
+
+    Raises:
+        InvalidInputError: no run can be used, or the piece is not positive.
+    """
+    _check_positive(piece=piece)
+    places = times.space.num_nodes + 2
+    runs = sorted((run for run in observations if _timed(run, places)), key=lambda run: run.time)
+    if not runs:
+        raise InvalidInputError(
+            f"a trace is made of runs that timed their {places} parts, but got "
+            f"{len(observations)} runs without: time parts, or give factors in a CSV file."
+        )
+    numbers = np.array([int((run.time - runs[0].time) // piece) for run in runs])
+    offline = np.array([times.parts(times.space.check(run.network)) for run in runs])
+    taken = np.array([run.parts_ms for run in runs])
+    # a part that computes nothing says nothing of the load
+    says = (offline > 0) & (taken > 0)
+    ratios = np.divide(taken, offline, out=np.ones_like(taken), where=says)
+    values, last = [], np.ones(places)
+    for number in range(int(numbers.max()) + 1):
+        own, told = ratios[numbers == number], says[numbers == number]
+        last = np.array(
+            [
+                float(np.median(own[told[:, place], place])) if told[:, place].any() else before
+                for place, before in enumerate(last.tolist())
+            ]
+        )
+        values.append(last)
+    starts = np.arange(len(values), dtype=np.float64) * piece
+    return _with_changes(Trace(starts, np.array(values), "observed"), change)
 
 
 def spread_factors(factors: Floats, nodes: int, sensitivity: npt.ArrayLike | None) -> Floats:
@@ -315,6 +362,22 @@ def spread_factors(factors: Floats, nodes: int, sensitivity: npt.ArrayLike | Non
             f"{sensitivity!r}."
         )
     return 1 + np.outer(np.asarray(factors) - 1, own)
+
+
+def _with_changes(trace: Trace, ratio: float) -> Trace:
+    """The trace with its jumps of mean factors by that ratio or more as what to settle after."""
+    means = np.log(trace.values).mean(axis=1)
+    starts = trace.times[1:][np.abs(np.diff(means)) >= math.log(ratio)]
+    return replace(trace, starts=tuple(starts.tolist()))
+
+
+def _timed(run: Observation, places: int) -> bool:
+    """Whether a run tells true times of its parts."""
+    return (
+        len(run.parts_ms) == places
+        and math.isfinite(run.time)
+        and all(math.isfinite(part) and part >= 0 for part in run.parts_ms)
+    )
 
 
 def _numbers(row: Sequence[str], count: int, where: str) -> list[float]:
