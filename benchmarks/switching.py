@@ -1,12 +1,13 @@
 """What switching costs: the switch, deciding before it, and cutting networks into resident parts.
 
-    python benchmarks/switching.py [--requests N] [--switches N] [--rounds N] [--seed N]
+    python benchmarks/switching.py [--package FILE] [--requests N] [--switches N] [--rounds N]
 
 The supernet on CIFAR-10 in five stages with the five published candidates each: 3,125 networks (32
-pixels, one thread, fp32). Statistics are those of the supernet: times do not depend on them. Runs
-that are compared are timed in turns; the 10 % quantile over slices leaves out what else the machine
-did. At last two threads send requests while a third one switches at random moments: every answer
-must be, to the bit, that of a network that served meanwhile.
+pixels, one thread, fp32), deployed for onnxruntime with statistics of random images, on which times
+do not depend; or the blocks of a package, of the same layers. What is compared is timed in turns;
+the 10 % quantile over slices leaves out most of what else the machine did. At last two threads send
+requests while a third one switches at random moments: every answer must be, to the bit, that of the
+network that it says, and that one must have served meanwhile.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.inputs import example_inputs, input_shape
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.onnx_export import export_onnx
+from mathnas.runtime.deploying import deploy
 from mathnas.runtime.dynamic import DynamicNetwork, Run
-from mathnas.runtime.graphs import graph_parts
 from mathnas.runtime.observation import PartTimes
 from mathnas.runtime.onnx_parts import OnnxResident
 from mathnas.runtime.package import Package
 from mathnas.runtime.resident import Images
-from mathnas.runtime.torch_parts import TorchParts, extracted_parts
+from mathnas.runtime.torch_parts import TorchParts
 from mathnas.search import Answer
 from mathnas.space import Network
 from mathnas.spaces.mobilenetv3 import PUBLISHED_CANDIDATES
@@ -57,6 +58,19 @@ def opened() -> GroupedSupernet:
     fine, _ = read_supernet(SUPERNET)
     assert isinstance(fine, MobileNetV3Net)
     return GroupedSupernet(fine.eval(), fine.space.stages(PUBLISHED_CANDIDATES["cpu"]))
+
+
+def viewed(space: mn.SearchSpace) -> GroupedSupernet:
+    """The supernet in a package's groups."""
+    assert isinstance(space, mn.GroupedSpace)
+    return GroupedSupernet(opened().fine, space)
+
+
+def deployed(supernet: GroupedSupernet) -> Package:
+    batches = [torch.from_numpy(images(100, seed, input_shape(supernet))) for seed in range(2)]
+    zeros = np.zeros(supernet.space.num_blocks)
+    table = table_of(PartTimes(supernet.space, 0.0, zeros, 0.0))
+    return deploy(supernet, table, batches)
 
 
 def chosen(space: mn.SearchSpace) -> dict[str, Network]:
@@ -157,9 +171,9 @@ def cutting(
     settings = TimingSettings(rounds=rounds)
     shape = input_shape(supernet)
     print(f"\none run in milliseconds; {settings}")
-    print(
-        f"{'':24}{'parts':>10}{'whole':>10}{'ratio':>8}{'torch':>10}{'static':>10}   stem, stages, head"
-    )
+    names = ("parts", "whole", "ratio", "parts", "whole")
+    print(f"{'':28}{'onnxruntime':>20}{'torch':>20}")
+    print(f"{'':24}{''.join(f'{n:>9}' for n in names)}   parts of onnxruntime")
     for name, network in chosen(supernet.space).items():
         session = session_maker(supernet, network)()
         static = supernet.extract(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -169,7 +183,7 @@ def cutting(
             given = images(batch, 0, shape)
             tensor = torch.from_numpy(given).to(memory_format=torch.channels_last)
 
-            calls = [
+            calls: list[Callable[[], object]] = [
                 partial(onnx.run, given),
                 partial(_run_session, session, given),
                 partial(eager.run, given),
@@ -219,33 +233,38 @@ def resident_bytes() -> int:
 
 
 def load_alone(path: str) -> None:
-    """In a process of its own: what loading the parts adds to it, before and after all ran."""
+    """In a process of its own: what loading the parts adds to it, and what runs add to that."""
     package = Package.read(path)
-    given = images(1, 0, package.input_shape)
     before = resident_bytes()
-    parts = OnnxResident.read(package)
-    loaded = resident_bytes()
-    dynamic = DynamicNetwork(parts, package.space.reference)
-    for network in package.space.sample(100):
-        dynamic.switch(network)
-        dynamic.run(given)
-    print(loaded - before, resident_bytes() - before)
+    dynamic = DynamicNetwork(OnnxResident.read(package), package.space.reference)
+    found = [resident_bytes() - before]
+    for batch in BATCHES:
+        for network in package.space.sample(50):
+            dynamic.switch(network)
+            dynamic.run(images(batch, 0, package.input_shape))
+        found.append(resident_bytes() - before)
+    print(*found)
 
 
-def memory(supernet: GroupedSupernet, package: Package) -> None:
-    largest = package.weight_bytes(chosen(supernet.space)["largest"])
-    print(f"\nweights in MB ({supernet.space.num_networks} networks)")
-    print(f"{'of the largest network':44}{largest / 1e6:8.2f}")
-    own = package.weight_bytes()
-    print(f"{'of all parts, shared ones once':44}{own / 1e6:8.2f}{own / largest:8.2f} times")
+def memory(package: Package) -> None:
+    largest = package.weight_bytes(chosen(package.space)["largest"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.mathnas"
         package.write(path)
         command = [sys.executable, __file__, "--load", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    loaded, ran = map(int, done.stdout.split())
-    print(f"{'what loading adds to a process':44}{loaded / 1e6:8.2f}{loaded / largest:8.2f} times")
-    print(f"{'after runs of 100 networks':44}{ran / 1e6:8.2f}")
+        size = path.stat().st_size
+    loaded, one, many = map(int, done.stdout.split())
+    print(f"\nmemory of {package.space.num_networks} networks: {len(package.parts)} parts, MB")
+    for name, number in (
+        ("weights of the largest network", largest),
+        ("weights of all parts, shared ones once", package.weight_bytes()),
+        ("the package's file", size),
+        ("what loading all parts adds to a process", loaded),
+        (f"... after 50 networks ran a batch of {BATCHES[0]}", one),
+        (f"... after 50 networks ran a batch of {BATCHES[1]}", many),
+    ):
+        print(f"{name:44}{number / 1e6:8.2f}{number / largest:8.2f} times the largest")
 
 
 # ---- requests under switches ---------------------------------------------------------------------
@@ -324,6 +343,7 @@ def _shape(dynamic: DynamicNetwork) -> tuple[int, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--package", type=Path, help="blocks and statistics of a package")
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--switches", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=60)
@@ -334,31 +354,24 @@ def main() -> None:
         load_alone(options.load)
         return
     torch.set_num_threads(1)
-    supernet = opened()
-    space, shape = supernet.space, input_shape(supernet)
-    parts, tensors = graph_parts(space, extracted_parts(supernet), shape)
-    resident = OnnxResident(space, parts, tensors, shape)
-    networks = chosen(space)
-    dynamic = DynamicNetwork(resident, networks["average"])
-    eager = DynamicNetwork(TorchParts.of(supernet, threads=1), networks["average"])
-    times = dynamic.calibrate(images(1, 0, shape), seconds=2.0)
-    table = table_of(times)
+    given = None if options.package is None else Package.read(options.package)
+    supernet = opened() if given is None else viewed(given.space)
+    package = deployed(supernet) if given is None else given
+    start = time.perf_counter()
+    resident = OnnxResident.read(package)
+    seconds = time.perf_counter() - start
+    average = chosen(package.space)["average"]
+    dynamic = DynamicNetwork(resident, average)
+    eager = DynamicNetwork(TorchParts.of(supernet, threads=1), average)
+    times = dynamic.calibrate(images(1, 0, package.input_shape), seconds=2.0)
     print(header(options.seed))
     print(f"engines: {resident.engine}, {eager.parts.engine}; 1 thread, fp32, 32 px")
+    print(f"loading {len(package.parts)} parts of a package: {seconds:.2f} s")
     switching(dynamic, options.switches, np.random.default_rng(options.seed))
-    deciding(dynamic, table, max(100, options.switches // 10), options.seed)
+    deciding(dynamic, table_of(times), max(100, options.switches // 10), options.seed)
     cutting(supernet, dynamic, eager, options.rounds)
     building(supernet, 20)
-    skipped = {
-        (node, block)
-        for node, size in enumerate(space.sizes)
-        for block in range(size)
-        if resident.block(node, block, 0) is None
-    }
-    memory(
-        supernet,
-        Package(table, "onnxruntime", parts, tensors, shape, skipped=frozenset(skipped)),
-    )
+    memory(package)
     requests(dynamic, options.requests, options.seed)
 
 

@@ -105,6 +105,8 @@ def _session(
     """The session of a part."""
     assert part.graph is not None  # parts for onnxruntime have all graphs
     options = session_options(threads)
+    # an arena a session would keep the activations of every part that ever ran
+    options.enable_cpu_mem_arena = False
     options.add_external_initializers(
         list(part.tensors), [weights[name] for name in part.tensors.values()]
     )
