@@ -48,15 +48,21 @@ def test_every_decision_is_the_best_by_what_is_known_then(seed: int) -> None:
     table, times = world(nodes=4, blocks=3, seed=seed)
     goal = Goal(deadline_ms=between(times, 0.7), dwell_s=0.0, room=0.0)
     controller = Controller(table, times, goal)
-    load = lambda t: 1.4 + 0.4 * np.sin(4 * t)  # noqa: E731
+
+    def load(t: float) -> float:
+        return 1.4 + 0.4 * np.sin(4 * t)
+
     checked = 0
     for _, decision in serve(controller, times, load, 4.0):
         if decision is None or decision.reason not in (Reason.TOO_SLOW, Reason.ROOM):
             continue
         now = controller.monitor.table(controller.caution)
         limit = goal.deadline_ms / controller.monitor.tail(goal.miss_rate)  # type: ignore[operator]
-        expected = best(table, lambda n, now=now: now.exact(n, "latency_ms"), limit)
-        assert decision.quality == expected
+
+        def latency(network: Network, now: BlockTable = now) -> float:
+            return now.exact(network, "latency_ms")
+
+        assert decision.quality == best(table, latency, limit)
         assert decision.proven
         checked += 1
     assert checked >= 5
@@ -66,13 +72,17 @@ def test_few_runs_are_late_and_the_quality_is_near_the_best_possible() -> None:
     table, times = world(nodes=5, blocks=4, seed=1)
     deadline = between(times, 0.7)
     controller = Controller(table, times, Goal(deadline_ms=deadline))
-    load = lambda t: 1.5 if 3.0 <= t < 6.0 else 1.0  # noqa: E731
+
+    def load(t: float) -> float:
+        return 1.5 if 3.0 <= t < 6.0 else 1.0
+
     late, reached, possible = [], [], []
+    limits = {load(t): best(table, times.latency, deadline / load(t) / 1.05) for t in (0.0, 4.0)}
     for run, _ in serve(controller, times, load, 9.0):
         if run.time % 3.0 > 1.0:  # settled
             late.append(run.latency_ms > deadline)
             reached.append(table.exact(run.network, "accuracy"))
-            possible.append(best(table, times.latency, deadline / load(run.time) / 1.05))
+            possible.append(limits[load(run.time)])
     assert np.mean(late) <= 0.02
     assert np.mean(reached) >= np.mean(possible) - 0.3  # type: ignore[arg-type]
     assert np.mean(reached) > table.exact((0,) * 5, "accuracy") + 1.0
@@ -83,7 +93,10 @@ def test_a_jump_is_answered_within_a_tenth_of_a_second(load: float) -> None:
     table, times = world(nodes=5, blocks=4, seed=2)
     deadline = between(times, 0.8)
     controller = Controller(table, times, Goal(deadline_ms=deadline))
-    jump = lambda t: load if t >= 2.0 else 1.0  # noqa: E731
+
+    def jump(t: float) -> float:
+        return load if t >= 2.0 else 1.0
+
     runs = [run for run, _ in serve(controller, times, jump, 4.0)]
     late = [run.time for run in runs if run.time > 2.0 and run.latency_ms > deadline]
     assert late
@@ -113,12 +126,14 @@ def test_a_load_on_one_node_moves_that_node() -> None:
 def test_a_better_network_has_to_be_better_by_the_hysteresis() -> None:
     table, times = world(nodes=3, blocks=4, seed=0)
     steps = []
+
+    def load(t: float) -> float:
+        return max(1.0, 2.0 - 0.25 * t)
+
     for hysteresis in (0.0, 0.5):
         goal = Goal(between(times, 0.7), hysteresis=hysteresis, dwell_s=0.0, period_s=0.05)
         controller = Controller(table, times, goal)
-        load = lambda t: max(1.0, 2.0 - 0.25 * t)  # noqa: E731
-        before = None
-        gains = []
+        before, gains = None, []
         for _, decision in serve(controller, times, load, 6.0):
             if decision is not None and decision.reason is Reason.ROOM and before is not None:
                 gains.append(decision.quality - before)  # type: ignore[operator]
@@ -133,9 +148,13 @@ def test_dwell_holds_upward_switches_only() -> None:
     table, times = world(nodes=4, blocks=4, seed=1)
     goal = Goal(between(times, 0.6), dwell_s=1.0, period_s=0.0)
     controller = Controller(table, times, goal)
-    load = lambda t: 1.5 if int(t / 0.7) % 2 else 1.0  # noqa: E731
-    last, ups, downs = 0.0, [], []
-    quality = None
+
+    def load(t: float) -> float:
+        return 1.5 if int(t / 0.7) % 2 else 1.0
+
+    ups: list[float] = []
+    downs: list[float] = []
+    last, quality = 0.0, None
     for _, decision in serve(controller, times, load, 8.0):
         if decision is not None and decision.changed:
             up = quality is not None and decision.quality > quality  # type: ignore[operator]
@@ -152,7 +171,10 @@ def test_a_band_looks_for_better_networks_below_it_only() -> None:
     deadline = between(times, 0.8)
     low = 0.6 * deadline
     controller = Controller(table, times, Goal(deadline, low_ms=low, dwell_s=0.0, period_s=0.05))
-    load = lambda t: 1.6 - 0.1 * t if t < 8 else 0.8  # noqa: E731
+
+    def load(t: float) -> float:
+        return 1.6 - 0.1 * t if t < 8 else 0.8
+
     rises = []
     before = 0.0
     for _, decision in serve(controller, times, load, 10.0):
@@ -168,7 +190,10 @@ def test_a_switch_changes_no_more_nodes_than_allowed(count: int) -> None:
     table, times = world(nodes=5, blocks=4, seed=2)
     goal = Goal(between(times, 0.8), max_changed=count, dwell_s=0.0, period_s=0.05)
     controller = Controller(table, times, goal)
-    load = lambda t: 1.8 if 2.0 <= t < 4.0 else 1.0  # noqa: E731
+
+    def load(t: float) -> float:
+        return 1.8 if 2.0 <= t < 4.0 else 1.0
+
     made = [(run, d) for run, d in serve(controller, times, load, 6.0) if d is not None]
     assert max(decision.changed for _, decision in made) == count
     assert all(decision.reason is not Reason.UNREACHABLE for _, decision in made)
@@ -181,7 +206,10 @@ def test_the_floor_is_kept_whatever_the_load() -> None:
     assert floor is not None
     goal = Goal(between(times, 0.7), floor=floor)
     controller = Controller(table, times, goal)
-    load = lambda t: 3.0 if t >= 1.0 else 1.0  # noqa: E731
+
+    def load(t: float) -> float:
+        return 3.0 if t >= 1.0 else 1.0
+
     runs = [run for run, _ in serve(controller, times, load, 3.0)]
     assert min(table.exact(run.network, "accuracy") for run in runs) >= floor
     assert controller.unreachable
@@ -201,7 +229,10 @@ def test_a_floor_that_no_network_keeps_is_refused() -> None:
 def test_where_nothing_meets_the_deadline_the_fastest_serves_and_it_is_said() -> None:
     table, times = world(nodes=4, blocks=3, seed=0)
     controller = Controller(table, times, Goal(between(times, 0.3)))
-    load = lambda t: 5.0 if 1.0 <= t < 3.0 else 1.0  # noqa: E731
+
+    def load(t: float) -> float:
+        return 5.0 if 1.0 <= t < 3.0 else 1.0
+
     reasons, before = [], 0.0
     fastest = min(networks(table.space), key=times.latency)
     for run, decision in serve(controller, times, load, 5.0):

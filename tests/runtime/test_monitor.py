@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def test_the_tail_before_any_run_is_that_of_a_little_noise() -> None:
     assert monitor.tail(0.5) == pytest.approx(1.0, rel=0.01)
 
 
-_RUBBISH = {
+_RUBBISH: dict[str, dict[str, Any]] = {
     "nan": {"latency_ms": math.nan},
     "infinite": {"latency_ms": math.inf},
     "negative": {"latency_ms": -1.0},

@@ -29,7 +29,6 @@ DECISIONS_FORMAT = "mathnas-decisions"
 DECISIONS_VERSION = 1
 _DIGITS = 6  # nanoseconds of a latency in ms, microseconds of a time in s
 _FLUSHED_S = 1.0
-_FORECASTS = ("latency_ms", "quality", "limit_ms")  # of a decision; None where unknown
 _SAME = 1e-9  # numbers of two machines' linear algebra
 
 Event: TypeAlias = "Observation | Decision | Goal"
@@ -359,7 +358,9 @@ def _event(record: Record) -> Event:
         reason,
         _network(record, "network"),
         record.get("changed", int),
-        *(_number(record, key) if key in record else None for key in _FORECASTS),
+        _optional(record, "latency_ms"),
+        _optional(record, "quality"),
+        _optional(record, "limit_ms"),
         _number(record, "seconds"),
         record.get("proven", bool),
     )
@@ -399,6 +400,10 @@ def _written(value: float) -> float | str:
 
 def _number(record: Record, key: str) -> float:
     return _float(record.value.get(key), f"{record.where}.{key}")
+
+
+def _optional(record: Record, key: str) -> float | None:
+    return _number(record, key) if key in record else None
 
 
 def _float(value: object, where: str) -> float:
@@ -443,7 +448,10 @@ def _same(one: Decision, other: Decision | None) -> bool:
     exact = ("time", "reason", "network", "changed", "proven")
     if any(getattr(one, name) != getattr(other, name) for name in exact):
         return False
-    return all(_close(getattr(one, name), getattr(other, name)) for name in _FORECASTS)
+    return all(
+        _close(getattr(one, name), getattr(other, name))
+        for name in ("latency_ms", "quality", "limit_ms")
+    )
 
 
 def _close(one: float | None, other: float | None) -> bool:

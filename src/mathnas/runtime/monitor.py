@@ -155,7 +155,8 @@ class Monitor:
         return self.beside * mean, self.beside * deviation
 
     def tail(self, rate: float) -> float:
-        """Latency over expectation that a share `rate` of the last runs was above."""
+        """Latency over what was expected before the run, that a share `rate` of the last runs was
+        above."""
         place = min(len(self._ratios) - 1, math.ceil((1 - rate) * len(self._ratios)))
         return float(np.partition(self._ratios, place)[place])
 
@@ -226,7 +227,10 @@ class Monitor:
     def _take(self, runs: list[Observation]) -> Window:
         window = window_of(runs)
         self.counts.windows += 1
-        change = self._detector.observe(self._error(window))
+        expected, deviation = self.latency(window.network)
+        variance = (deviation / expected) ** 2 + window.noise * self._noise**2
+        error = math.log(window.latency_ms / expected) / math.sqrt(variance)
+        change = self._detector.observe(error)
         if change:
             self.counts.changes += 1
             self.model.change()
@@ -234,7 +238,9 @@ class Monitor:
             self._noise = _learned(self._noise, window.spread)
             self._part_noise = _learned(self._part_noise, window.part_spread)
         self._update(window)
-        self._keep_ratios(window)
+        if change:  # how late a change was known is no scatter of runs
+            expected, _ = self.latency(window.network)
+        self._keep_ratios(window, expected)
         if self._serving is not None:
             self._serving.expected_ms = None
         return replace(window, change=change)
@@ -274,12 +280,6 @@ class Monitor:
             self.counts.unused += len(self._pending)
             self._pending = []
 
-    def _error(self, window: Window) -> float:
-        """Of the log of the latency, in standard deviations."""
-        expected, deviation = self.latency(window.network)
-        variance = (deviation / expected) ** 2 + window.noise * self._noise**2
-        return math.log(window.latency_ms / expected) / math.sqrt(variance)
-
     def _update(self, window: Window) -> None:
         if not window.parts_ms:
             variance = window.noise * self._noise**2
@@ -294,11 +294,9 @@ class Monitor:
         self._beside_windows += 1
         self._beside += max(_NOISE_RATE, 1 / self._beside_windows) * (beside - self._beside)
 
-    def _keep_ratios(self, window: Window) -> None:
-        """After the update: how far runs are off what is known now, not how late it was known."""
-        expected, _ = self.latency(window.network)
+    def _keep_ratios(self, window: Window, expected_ms: float) -> None:
         for latency in window.latencies_ms:
-            self._ratios[self._next_ratio] = latency / expected
+            self._ratios[self._next_ratio] = latency / expected_ms
             self._next_ratio = (self._next_ratio + 1) % len(self._ratios)
 
 
