@@ -88,7 +88,7 @@ class Sleeper:
                 time.sleep(self.part_seconds)
             chosen.append(block)
         ended = time.perf_counter()
-        seen = Observation(network, time.monotonic(), 1000 * (ended - began))
+        seen = Observation(network, ended, 1000 * (ended - began))
         if self.times is not None:
             told = self.times.parts(network)
             seen = replace(seen, latency_ms=float(told.sum()), parts_ms=tuple(told.tolist()))

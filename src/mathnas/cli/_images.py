@@ -90,6 +90,30 @@ def choose_images(
     return ChosenImages(batches, held_out, split, preprocessing.to_dict())
 
 
+def read_test_images(choice: ImageChoice, notes: Mapping[str, object]) -> LabelledImages:
+    """The test images of a choice, at most `count` of them; of ``digits`` those held out. No
+    training image is read.
+
+    Args:
+        notes: of the supernet or the package, which may tell its preprocessing.
+
+    Raises:
+        InvalidInputError, MissingDataError, FileFormatError, MissingExtraError: as
+            `choose_images`.
+    """
+    if choice.data == DIGITS:
+        held_out = _digits(choice, True).held_out
+        assert held_out is not None  # accuracy was asked for
+        return held_out
+    with needing("reading images", "images"):
+        from mathnas.images.known import open_images
+        from mathnas.images.loader import evaluation_tensors
+        from mathnas.nets.scores import LabelledImages
+    source = open_images(choice.data, "test")
+    count = None if choice.count is None else min(choice.count, len(source))
+    return LabelledImages(*evaluation_tensors(source, _preprocessing(choice, notes), count))
+
+
 def data_to_train_on(
     choice: ImageChoice,
     notes: Mapping[str, object],

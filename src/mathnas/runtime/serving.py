@@ -157,7 +157,7 @@ class Server:
         max_wait_ms: float = 0.0,
         fixed_batch: bool = False,
         quality: Callable[[Network], float] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         for name, count in (("queue", queue), ("max_batch", max_batch)):
             if count < 1:
