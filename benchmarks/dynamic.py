@@ -306,7 +306,8 @@ def main() -> None:
     if options.trace is not None:
         write_text(options.trace, by_seconds(served, seats, known))
     if options.load is not None:
-        observed_trace(taken, times).save(options.load)
+        load = observed_trace(taken, times)
+        replace(load, values=np.round(load.values, 3)).save(options.load)
     if options.figure is not None:
         draw(options.figure, shown, scores, known)
 
