@@ -90,6 +90,7 @@ def test_importing_mathnas_loads_numpy_and_nothing_else_from_outside() -> None:
     [
         *("table", "search", "spaces", "fitting", "runner", "study", "space", "baselines"),
         "runtime.serving",
+        *("runtime.controller", "runtime.decisions"),
     ],
 )
 def test_no_room_of_the_core_loads_an_optional_dependency(module: str) -> None:

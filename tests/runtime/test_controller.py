@@ -50,7 +50,7 @@ def test_every_decision_is_the_best_by_what_is_known_then(seed: int) -> None:
     controller = Controller(table, times, goal)
 
     def load(t: float) -> float:
-        return 1.4 + 0.4 * np.sin(4 * t)
+        return 1.4 + 0.4 * float(np.sin(4 * t))
 
     checked = 0
     for _, decision in serve(controller, times, load, 4.0):
