@@ -18,7 +18,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -36,8 +37,10 @@ from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.inputs import example_inputs, input_shape
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.onnx_export import export_onnx
+from mathnas.runtime.controller import Controller
 from mathnas.runtime.deploying import deploy
 from mathnas.runtime.dynamic import DynamicNetwork, Run
+from mathnas.runtime.goals import Goal
 from mathnas.runtime.observation import PartTimes
 from mathnas.runtime.onnx_parts import OnnxResident
 from mathnas.runtime.package import Package
@@ -107,9 +110,34 @@ def table_of(times: PartTimes) -> mn.BlockTable:
     return mn.BlockTable(space, first, columns, {"method": "benchmark"})
 
 
-def quantiles(seconds: Sequence[float], unit: float) -> str:
-    values = np.array(seconds) * unit
-    return "".join(f"{np.quantile(values, q):10.3f}" for q in (0.5, 0.99)) + f"{values.max():10.3f}"
+class Times:
+    """Seconds of calls: by the clock, and those that the calling thread spent on a processor, which
+    what else runs on the machine hardly touches."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.busy: list[float] = []
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        busy, start = time.thread_time(), time.perf_counter()
+        yield
+        self.wall.append(time.perf_counter() - start)
+        self.busy.append(time.thread_time() - busy)
+
+    def row(self, name: str, unit: float) -> str:
+        cells = [
+            f"{np.quantile(seconds, q) * unit:10.3f}"
+            for seconds in (self.wall, self.busy)
+            for q in (0.5, 0.99, 1)
+        ]
+        return f"{name:28}{''.join(cells)}"
+
+
+HEADING = (
+    f"{'':28}{'by the clock':>30}{'processor time':>30}\n"
+    f"{'':28}{'p50':>10}{'p99':>10}{'max':>10}{'p50':>10}{'p99':>10}{'max':>10}"
+)
 
 
 # ---- switching and deciding ----------------------------------------------------------------------
@@ -118,35 +146,47 @@ def quantiles(seconds: Sequence[float], unit: float) -> str:
 def switching(dynamic: DynamicNetwork, count: int, rng: np.random.Generator) -> None:
     """Times of switches of one node, and of all, to random blocks."""
     sizes = np.array(dynamic.space.sizes)
-    print(
-        f"\nswitch, {count} times each, in microseconds\n{'':28}{'p50':>10}{'p99':>10}{'max':>10}"
-    )
+    print(f"\nswitch, {count} times each, in microseconds\n{HEADING}")
     for name in ("one node", "all nodes"):
-        seconds = []
+        times = Times()
         for _ in range(count):
             network = np.array(dynamic.network)
             nodes = rng.integers(len(sizes)) if name == "one node" else slice(None)
             network[nodes] = (network + rng.integers(1, sizes))[nodes] % sizes[nodes]
-            seconds.append(dynamic.switch(tuple(network.tolist())).seconds)
-        print(f"{name:28}{quantiles(seconds, 1e6)}")
+            other = tuple(network.tolist())
+            with times.call():
+                dynamic.switch(other)
+        print(times.row(name, 1e6))
 
 
-def deciding(dynamic: DynamicNetwork, table: mn.BlockTable, count: int, seed: int) -> None:
-    """Times of an exact solve for a random limit, and the switch to its answer."""
+def deciding(
+    dynamic: DynamicNetwork, table: mn.BlockTable, times: PartTimes, count: int, seed: int
+) -> None:
+    """Times of an exact solve for a random deadline and the switch to its answer; and of what the
+    controller does from an observation on."""
     rng = np.random.default_rng(seed)
-    ends = [table.predict([network])["latency_ms"][0] for network in chosen(table.space).values()]
-    solves, both = [], []
-    for limit in rng.uniform(1.01 * min(ends), max(ends), count).tolist():
-        start = time.perf_counter()
-        answer = mn.search(table, maximize="accuracy", limits={"latency_ms": limit})
-        assert isinstance(answer, Answer)  # limits are above the fastest network's latency
-        solves.append(time.perf_counter() - start)
-        dynamic.switch(answer.network)
-        both.append(time.perf_counter() - start)
-    print(f"\nsolve for a new limit, and switch, {count} times, in milliseconds")
-    print(f"{'':28}{'p50':>10}{'p99':>10}{'max':>10}")
-    print(f"{'mathnas.search':28}{quantiles(solves, 1e3)}")
-    print(f"{'mathnas.search and switch':28}{quantiles(both, 1e3)}")
+    ends = [times.latency(network) for network in chosen(table.space).values()]
+    deadlines = rng.uniform(1.05 * min(ends), 1.2 * max(ends), count).tolist()
+    solves, controls = Times(), Times()
+    for deadline in deadlines:
+        with solves.call():
+            answer = mn.search(table, maximize="accuracy", limits={"latency_ms": deadline})
+            assert isinstance(answer, Answer)  # it is above the fastest network's latency
+            dynamic.switch(answer.network)
+    controller = Controller(table, times, Goal(deadline_ms=max(ends)))
+    dynamic.switch(controller.start(time.perf_counter()).network)
+    given = images(1, 0, _shape(dynamic))
+    changes = 0
+    for deadline in deadlines:
+        observation = dynamic.run(given).observation
+        controller.set_goal(Goal(deadline_ms=deadline))
+        with controls.call():
+            decision = controller.observe(observation)
+            if decision is not None:
+                changes += bool(dynamic.switch(decision.network).changed)
+    print(f"\nfor a new deadline, {count} times, in milliseconds\n{HEADING}")
+    print(solves.row("mathnas.search and switch", 1e3))
+    print(controls.row("controller and switch", 1e3) + f"   ({changes} switches)")
 
 
 # ---- what cutting costs --------------------------------------------------------------------------
@@ -171,9 +211,10 @@ def cutting(
     settings = TimingSettings(rounds=rounds)
     shape = input_shape(supernet)
     print(f"\none run in milliseconds; {settings}")
-    names = ("parts", "whole", "ratio", "parts", "whole")
-    print(f"{'':28}{'onnxruntime':>20}{'torch':>20}")
-    print(f"{'':24}{''.join(f'{n:>9}' for n in names)}   parts of onnxruntime")
+    print("(by the clock / processor time; ratio of onnxruntime's processor times)")
+    print(f"{'':20}{'onnxruntime':>38}{'torch':>39}")
+    print(f"{'':20}{''.join(f'{n:>16}' for n in ('parts', 'whole'))}{'ratio':>7}", end="")
+    print(f"{''.join(f'{n:>18}' for n in ('parts', 'whole'))}   parts of onnxruntime")
     for name, network in chosen(supernet.space).items():
         session = session_maker(supernet, network)()
         static = supernet.extract(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -190,11 +231,12 @@ def cutting(
                 partial(_run_module, static, tensor),
             ]
             parts, one, resident, module = time_in_turns(calls, settings)
-            ratio = float(np.median(parts.slices / one.slices))
+            ratio = parts.cpu_ms / one.cpu_ms
             own = np.median([onnx.run(given).observation.parts_ms for _ in range(50)], axis=0)
+            cells = [f"{t.value:.3f} /{t.cpu_ms:7.3f}" for t in (parts, one, resident, module)]
             print(
-                f"{f'{name}, batch {batch}':24}{parts.value:9.3f}{one.value:9.3f}{ratio:9.2f}"
-                f"{resident.value:9.3f}{module.value:9.3f}   " + " ".join(f"{ms:.3f}" for ms in own)
+                f"{f'{name}, batch {batch}':20}{cells[0]:>16}{cells[1]:>16}{ratio:7.2f}"
+                f"{cells[2]:>18}{cells[3]:>18}   " + " ".join(f"{ms:.3f}" for ms in own)
             )
 
 
@@ -210,15 +252,13 @@ def _run_module(module: torch.nn.Module, images: torch.Tensor) -> object:
 def building(supernet: GroupedSupernet, count: int) -> None:
     """How long the other way takes: a new session for the whole network."""
     print(f"\na session for a whole network, from its graph in memory, {count} times, milliseconds")
-    print(f"{'':28}{'p50':>10}{'p99':>10}{'max':>10}")
+    print(HEADING)
     for name, network in chosen(supernet.space).items():
-        build = session_maker(supernet, network)
-        seconds = []
+        build, times = session_maker(supernet, network), Times()
         for _ in range(count):
-            start = time.perf_counter()
-            build()
-            seconds.append(time.perf_counter() - start)
-        print(f"{name:28}{quantiles(seconds, 1e3)}")
+            with times.call():
+                build()
+        print(times.row(name, 1e3))
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -368,7 +408,8 @@ def main() -> None:
     print(f"engines: {resident.engine}, {eager.parts.engine}; 1 thread, fp32, 32 px")
     print(f"loading {len(package.parts)} parts of a package: {seconds:.2f} s")
     switching(dynamic, options.switches, np.random.default_rng(options.seed))
-    deciding(dynamic, table_of(times), max(100, options.switches // 10), options.seed)
+    decisions = max(100, options.switches // 10)
+    deciding(dynamic, table_of(times), times, decisions, options.seed)
     cutting(supernet, dynamic, eager, options.rounds)
     building(supernet, 20)
     memory(package)

@@ -91,6 +91,7 @@ def test_importing_mathnas_loads_numpy_and_nothing_else_from_outside() -> None:
         *("table", "search", "spaces", "fitting", "runner", "study", "space", "baselines"),
         "runtime.serving",
         *("runtime.controller", "runtime.decisions"),
+        *("runtime.dynamic", "runtime.loading"),  # on the device, before its engine is known
     ],
 )
 def test_no_room_of_the_core_loads_an_optional_dependency(module: str) -> None:
