@@ -26,12 +26,14 @@ from _machine import header
 from _supernets import Floats, Trained
 from mathnas.nets.batchnorm import recalibrate
 from mathnas.nets.calibrated import CalibratedParts, Sharing, calibrated_parts
+from mathnas.nets.folding import folded
 from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.scores import score
 
 SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
 SEED = 0
+Content = tuple[tuple[int, ...], bytes]
 # section 4 of benchmarks/results/cifar10_mobilenetv3.txt
 KEPT = {
     "stage1": ("d2 k33 e33", "d2 k33 e34", "d2 k33 e44", "d4 k3333 e6446", "d4 k3335 e6666"),
@@ -66,12 +68,42 @@ def kept(supernet: MobileNetV3Net) -> GroupedSupernet:
     return GroupedSupernet(supernet, mn.GroupedSpace(supernet.space, groups, rows))
 
 
-def tensor_bytes(parts: CalibratedParts) -> int:
-    """Of the state dicts of all parts, equal tensors once."""
-    found = {}
-    for module in (parts.stem, *parts.blocks.values(), parts.head):
-        for tensor in module.state_dict().values():
-            found[tuple(tensor.shape), tensor.numpy().tobytes()] = tensor.nbytes
+def tensors_of(module: nn.Module, example: torch.Tensor, engine: str) -> dict[Content, int]:
+    """What a part keeps in a package, by content, with its bytes."""
+    if engine == "onnxruntime":
+        module = folded(module, example)
+    state = module.state_dict().values()
+    return {(tuple(t.shape), t.numpy().tobytes()): t.nbytes for t in state if t.ndim}
+
+
+def sizes(parts: CalibratedParts, example: torch.Tensor, engine: str) -> tuple[int, int]:
+    """Bytes of all parts and of the largest network's, equal tensors once."""
+    space = parts.space
+    inputs = [example]
+    with torch.no_grad():
+        inputs.append(parts.stem(example))
+        for node in range(space.num_nodes):
+            inputs.append(parts.block(node, 0, 0 if node else None)(inputs[-1]))
+    ends = {
+        **tensors_of(parts.stem, inputs[0], engine),
+        **tensors_of(parts.head, inputs[-1], engine),
+    }
+    own = {
+        place: tensors_of(module, inputs[place[0] + 1], engine)
+        for place, module in parts.blocks.items()
+    }
+    largest = []
+    for node, size in enumerate(space.sizes):
+        before = 0 if node and parts.by_pair else None
+        largest.append(max((own[node, j, before] for j in range(size)), key=_sum))
+    return _sum(_union(ends, *own.values())), _sum(_union(ends, *largest))
+
+
+def _union(*found: dict[Content, int]) -> dict[Content, int]:
+    return {content: size for one in found for content, size in one.items()}
+
+
+def _sum(found: dict[Content, int]) -> int:
     return sum(found.values())
 
 
@@ -86,9 +118,9 @@ def main(count: int, images: int, calibrating: int) -> None:
     others = trained.calibration(calibrating, SEED + 1)
     print(header(SEED))
     print(f"torch {torch.__version__}, 1 thread")
-    sizes = "x".join(map(str, space.sizes))
+    shape = "x".join(map(str, space.sizes))
     print(
-        f"{count} of {space.num_networks:,} networks of {sizes} candidates, "
+        f"{count} of {space.num_networks:,} networks of {shape} candidates, "
         f"{len(test)} test images, {calibrating} training images for statistics"
     )
 
@@ -114,9 +146,14 @@ def main(count: int, images: int, calibrating: int) -> None:
         start = time.perf_counter()
         parts = calibrated_parts(supernet, calibration, sharing=sharing, context=context, seed=SEED)
         seconds = time.perf_counter() - start
-        print(
-            f"{name}: {len(parts.blocks)} modules, {tensor_bytes(parts):,} bytes, {seconds:.1f} s"
-        )
+        print(f"statistics of {name}: {2 + len(parts.blocks)} parts, set in {seconds:.1f} s")
+        for engine in ("torch", "onnxruntime"):
+            every, largest = sizes(parts, calibration[0][:2], engine)
+            print(
+                f"  {engine}: {every:,} bytes of weights, {every / largest:.2f} times those of "
+                f"the largest network, {largest:,}",
+                flush=True,
+            )
         kinds.append(Kind(name, parts.network))
 
     rng = np.random.default_rng(SEED)
@@ -127,7 +164,8 @@ def main(count: int, images: int, calibrating: int) -> None:
             for network in networks.tolist()
         ]
     )
-    print(table(kinds, found))
+    if count:
+        print(table(kinds, found))
 
 
 def table(kinds: list[Kind], found: Floats) -> str:
