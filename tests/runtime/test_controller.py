@@ -254,6 +254,21 @@ def test_a_deadline_below_the_fastest_is_said_at_the_start() -> None:
     assert decision.network == min(networks(table.space), key=times.latency)
 
 
+def test_another_goal_that_nothing_meets_is_answered_too() -> None:
+    table, times = world()
+    controller = Controller(table, times, Goal(0.1))
+    fastest = controller.start(0.0).network
+    controller.set_goal(Goal(0.2))
+    decision = controller.observe(run_of(times, fastest, 0.02))
+    assert decision is not None
+    assert (decision.reason, decision.network) == (Reason.UNREACHABLE, fastest)
+    controller.set_goal(Goal(100 * times.latency(fastest)))
+    decision = controller.observe(run_of(times, fastest, 0.04))
+    assert decision is not None
+    assert decision.reason is Reason.GOAL
+    assert not controller.unreachable
+
+
 # ---- energy ------------------------------------------------------------------------------------
 
 

@@ -224,11 +224,11 @@ class Controller(Policy):
         else:
             choice = self._best(current, rules, keeps)
         before, self._unreachable = self._unreachable, False
+        told = reason is Reason.GOAL or (reason is Reason.CHANGE and not before)
         if choice is None:
             choice = self._least(rules)
             if not rules or self._search(self._limits(self._deadline), ()) is None:
                 self._unreachable, reason = True, Reason.UNREACHABLE
-        told = reason in (Reason.CHANGE, Reason.GOAL) and not before
         if choice.network == current and before == self._unreachable and not told:
             return None
         return self._decided(time, reason, choice, began)
