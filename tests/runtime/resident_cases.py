@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mathnas import Block, BlockNode, SearchSpace
+from mathnas.runtime.dynamic import DynamicNetwork, Run
 from mathnas.runtime.resident import Images, Part, ResidentParts
 from mathnas.space import Network
 
@@ -105,3 +110,69 @@ def plain_space(nodes: int = 4, blocks: int = 3) -> SearchSpace:
 
 def one_image() -> Images:
     return np.zeros((1, 1, 2, 2), dtype=np.float32)
+
+
+# ---- requests while the network is switched ------------------------------------------------------
+
+
+@contextmanager
+def interrupted_often() -> Iterator[None]:
+    """Threads take turns every few microseconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What became of one request.
+
+    Attributes:
+        place: of its input.
+        meanwhile: the networks that served from before it was sent until after it was answered,
+            with those to which switches had begun.
+    """
+
+    place: int
+    run: Run
+    meanwhile: frozenset[Network]
+
+
+def requests_under_switches(
+    dynamic: DynamicNetwork, served: Sequence[Network], inputs: Sequence[Images], count: int
+) -> list[Request]:
+    """Two threads send requests while a third one switches from one network to the next, as fast as
+    it can and at random moments."""
+    begun, done = 0, 0
+    over = threading.Event()
+    found: list[Request] = []
+
+    def switch() -> None:
+        nonlocal begun, done
+        rng = np.random.default_rng(0)
+        while not over.is_set():
+            begun += 1
+            dynamic.switch(served[begun % len(served)])
+            done += 1
+            over.wait(float(rng.exponential(2e-5)))
+
+    def send() -> None:
+        for number in range(count // 2):
+            before, place = done, number % len(inputs)
+            run = dynamic.run(inputs[place])
+            turns = range(before, begun + 1)
+            found.append(Request(place, run, frozenset(served[i % len(served)] for i in turns)))
+
+    dynamic.switch(served[0])
+    senders = [threading.Thread(target=send) for _ in range(2)]
+    switcher = threading.Thread(target=switch)
+    for thread in (switcher, *senders):
+        thread.start()
+    for thread in senders:
+        thread.join()
+    over.set()
+    switcher.join()
+    return found

@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime")
 
 import numpy as np
 import torch
+from resident_cases import interrupted_often, requests_under_switches
 from supernet_cases import (
     Logits,
     grouped_supernet,
@@ -28,6 +29,7 @@ from mathnas import FileFormatError, InvalidInputError
 from mathnas.nets.agreement import TOLERANCE
 from mathnas.nets.calibrated import Sharing
 from mathnas.runtime.deploying import deploy
+from mathnas.runtime.dynamic import DynamicNetwork
 from mathnas.runtime.loading import resident_parts
 from mathnas.runtime.onnx_parts import OnnxResident
 from mathnas.runtime.package import STEM, Package
@@ -77,6 +79,26 @@ class TestPartsOfAPackage(ResidentPartsContract):
     @pytest.fixture
     def expected(self, modules: TorchParts) -> Callable[[Network, Images], Logits]:
         return partial(run_parts, modules)
+
+
+def test_answers_while_another_thread_switches_are_to_the_bit_those_of_one_network(
+    resident: OnnxResident,
+) -> None:
+    networks = list(resident.space.enumerate())
+    inputs = [some_images(1, seed) for seed in range(3)]
+    dynamic = DynamicNetwork(resident, networks[0])
+    answers = {}
+    for network in networks:
+        dynamic.switch(network)
+        for place, images in enumerate(inputs):
+            answers[network, place] = dynamic.run(images).outputs.tobytes()
+    with interrupted_often():
+        found = requests_under_switches(dynamic, networks, inputs, 2_000)
+    assert len(found) == 2_000
+    for request in found:
+        network = request.run.observation.network
+        assert network in request.meanwhile
+        assert request.run.outputs.tobytes() == answers[network, request.place]
 
 
 def test_statistics_are_those_for_the_block_before(resident: OnnxResident) -> None:
