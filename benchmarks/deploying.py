@@ -140,7 +140,7 @@ def main(count: int, images: int, calibrating: int) -> None:
     for name, sharing, context in (
         ("a block, in the reference network", Sharing.BLOCK, space.reference),
         ("a block, over mixed networks", Sharing.BLOCK, None),
-        ("means a block and the block before, variances a block", Sharing.MEANS, None),
+        ("a block, its first layer with the block before", Sharing.ENTRY, None),
         ("a block and the block before", Sharing.PAIR, None),
     ):
         start = time.perf_counter()

@@ -118,7 +118,7 @@ def test_groups_become_nodes(run: Run, files: tuple[str, ...]) -> None:
         (("--memory", "-1MB"), "--memory is positive"),
         (("--memory", "1kB"), "network of least latency_ms is always kept"),
         (("--engine", "abacus"), "an engine is one of"),
-        (("--statistics", "lies"), "--statistics is one of block, pair, means"),
+        (("--statistics", "lies"), "--statistics is one of block, pair, entry"),
         (("--images", "0"), "--images is at least 1"),
         (("--limit", "energy_mj"), "has no metric 'energy_mj'"),
         (("--blocks", "0"), "at least 1 candidate"),

@@ -21,6 +21,7 @@ FLOW: dict[str, tuple[str, ...]] = {
     "_version": (),
     "_files": ("errors",),
     "_records": ("errors", "_files"),
+    "_tensor_files": ("errors", "_files", "_records"),
     "_progress": (),
     "scales": ("errors",),
     "metrics": ("errors", "scales"),

@@ -10,10 +10,11 @@ import torch
 from nets_cases import images, lived_in
 from torch import nn
 
-from mathnas import InvalidInputError
+from mathnas import GroupedSpace, InvalidInputError
 from mathnas.nets.batchnorm import recalibrate
 from mathnas.nets.calibrated import Sharing, calibrated_parts
 from mathnas.nets.folding import folded
+from mathnas.nets.grouped import GroupedSupernet
 
 NET = lived_in()
 BATCHES = [images(24, seed=1), images(24, seed=2)]
@@ -60,12 +61,21 @@ def test_pairs_are_exact_where_nothing_else_comes_before(network: tuple[int, ...
     assert same(blocks.nodes[0], expected.nodes[0])  # type: ignore[index]
 
 
-def test_means_alone_differ_between_pairs() -> None:
-    parts = calibrated_parts(NET, BATCHES, sharing=Sharing.MEANS)
-    first, second = (statistics(parts.block(1, 1, before)) for before in (1, 2))
-    means, variances = [first[::2], second[::2]], [first[1::2], second[1::2]]
-    assert all(torch.equal(one, other) for one, other in zip(*variances, strict=True))
-    assert not any(torch.equal(one, other) for one, other in zip(*means, strict=True))
+def test_entries_are_first_layers() -> None:
+    """Of a group's candidate the first layer has statistics for the block before, others do not."""
+    groups = GroupedSpace(NET.space, {"first": [0], "others": [1, 2]}, {"others": [(1, 1), (0, 0)]})
+    view = GroupedSupernet(NET, groups)
+    parts = calibrated_parts(view, BATCHES, sharing=Sharing.ENTRY)
+    pairs = calibrated_parts(view, BATCHES, sharing=Sharing.PAIR)
+    mixed = calibrated_parts(view, BATCHES)
+    one, other = (parts.block(1, 0, before) for before in (1, 2))
+    assert isinstance(one, nn.Sequential)
+    assert isinstance(other, nn.Sequential)
+    assert same(one[0], pairs.block(1, 0, 1)[0])  # type: ignore[index]
+    assert not same(one[0], other[0])
+    assert same(one[1], mixed.block(1, 0, 1)[1])  # type: ignore[index]
+    assert same(one[1], other[1])
+    assert same(parts.block(1, 1, 2), pairs.block(1, 1, 2))  # a single layer
 
 
 @pytest.mark.parametrize("sharing", Sharing)

@@ -98,7 +98,7 @@ def run_graph(package: Package, part: PackagedPart, x: np.ndarray) -> np.ndarray
 @pytest.fixture(scope="module")
 def packages() -> Mapping[tuple[str, Sharing], Package]:
     pytest.importorskip("onnx")
-    kinds = [*itertools.product(["torch"], Sharing), ("onnxruntime", Sharing.MEANS)]
+    kinds = [*itertools.product(["torch"], Sharing), ("onnxruntime", Sharing.ENTRY)]
     return {
         (engine, sharing): deploy(
             NET, table_of(NET.space), BATCHES, engine=engine, sharing=sharing, notes={"a": 1}
@@ -122,10 +122,10 @@ def test_networks_of_a_package_are_the_calibrated_ones(
 
 
 def test_what_a_package_says(packages: Mapping[tuple[str, Sharing], Package]) -> None:
-    package = packages["onnxruntime", Sharing.MEANS]
+    package = packages["onnxruntime", Sharing.ENTRY]
     assert package.input_shape == (1, 8, 8)
     assert package.skipped == {(0, 0), (2, 0)}
-    assert package.notes == {"a": 1, "sharing": "means", "calibration_images": 32}
+    assert package.notes == {"a": 1, "sharing": "entry", "calibration_images": 32}
     assert (package.statistics, packages["torch", Sharing.BLOCK].statistics) == ("pair", "block")
     graphs = {part.graph for part in package.parts.values()}
     assert len(graphs) == 2 + 7  # one a block, whatever is before it
@@ -134,7 +134,7 @@ def test_what_a_package_says(packages: Mapping[tuple[str, Sharing], Package]) ->
 def test_weights_stand_in_no_graph(packages: Mapping[tuple[str, Sharing], Package]) -> None:
     import onnx
 
-    package = packages["onnxruntime", Sharing.MEANS]
+    package = packages["onnxruntime", Sharing.ENTRY]
     for part in package.parts.values():
         assert part.graph is not None
         model = onnx.ModelProto.FromString(package.tensors[part.graph].tobytes())
@@ -152,6 +152,12 @@ def test_a_package_takes_no_more_than_was_reckoned(
     engine: str, packages: Mapping[tuple[str, Sharing], Package]
 ) -> None:
     single = GroupedSpace(NET.space, {node.name: [node.name] for node in NET.space.nodes})
+    grouped = GroupedSpace(NET.space, {"early": [0, 1], "late": [2]}, {"early": [(1, 0), (0, 2)]})
+    view = GroupedSupernet(NET, grouped)
+    for sharing in Sharing if engine == "torch" else []:
+        found = deploy(view, table_of(grouped), BATCHES, engine=engine, sharing=sharing)
+        reckoned = storage_of(NET, 3, grouped, engine=engine, sharing=sharing).size(grouped)
+        assert found.weight_bytes() <= reckoned
     for (own, sharing), package in packages.items():
         if own == engine:
             reckoned = storage_of(NET, 3, engine=engine, sharing=sharing).size(single)

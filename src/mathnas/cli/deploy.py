@@ -87,9 +87,9 @@ def deploy(
         typer.Option(
             "--statistics",
             metavar="KIND",
-            help="Batch-norm statistics: pair (one set for each block and block before it), means "
-            "(means alike, variances a block) or block; by default what the engine's memory "
-            "allows for, see the documentation.",
+            help="Batch-norm statistics: pair (one set for each block and block before it), entry "
+            "(so in a block's first layer alone) or block; by default pair for torch and entry for "
+            "onnxruntime.",
         ),
     ] = None,
     limit: Annotated[

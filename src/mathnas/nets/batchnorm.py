@@ -38,14 +38,9 @@ class Statistics:
 
     Batches may come in portions, and the module may be extracted anew between them: the statistics
     are bitwise those of all batches at once.
-
-    Args:
-        means_only: keep the variances that stand in the module, normalise with these, and take in
-            the means alone.
     """
 
-    def __init__(self, *, means_only: bool = False) -> None:
-        self.means_only = means_only
+    def __init__(self) -> None:
         self._averages: dict[int, _Average] = {}
 
     def observe(self, module: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:
@@ -77,9 +72,6 @@ class Statistics:
                     f"shape {tuple(values.shape)}: use larger batches."
                 )
             mean, variance = _moments(values)
-            if self.means_only:
-                assert norm.running_var is not None  # extracted ones have statistics
-                variance = norm.running_var
             # in evaluation mode it normalises with what stands there
             norm.running_mean, norm.running_var = mean, variance
             place = places[norm]

@@ -35,9 +35,10 @@ class Sharing(str, Enum):
     """All that have the block."""
     PAIR = "pair"
     """Those that have the block and the one before it."""
-    MEANS = "means"
-    """Means as `PAIR`, variances as `BLOCK`: weights into which batch norms are folded differ in
-    their biases alone."""
+    ENTRY = "entry"
+    """As `PAIR` in the first part of a block (of a group's candidate the first layer that computes
+    something), as `BLOCK` behind it: what else depends on statistics, such as weights into which
+    batch norms are folded, is there once a block."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,11 @@ def calibrated_parts(
     if not given:
         raise InvalidInputError("calibration needs at least one batch, but got none.")
     parts = _extracted(supernet, by_pair=sharing is Sharing.PAIR)
-    passes = 2 if sharing is Sharing.MEANS else 1
+    passes = 2 if sharing is Sharing.ENTRY else 1
     with progress_bar("calibrating", passes * len(given), progress) as bar:
-        for means_only in (False, True)[:passes]:
-            parts = _by_pair(parts) if means_only else parts
-            rng = np.random.default_rng(seed)
-            run = _Calibration(parts, chosen, rng, means_only=means_only)
+        for entries in (False, True)[:passes]:
+            parts = _by_pair(parts) if entries else parts
+            run = _Calibration(parts, chosen, np.random.default_rng(seed), entries=entries)
             for batch in given:
                 run.observe(batch)
                 bar.advance(1)
@@ -146,7 +146,11 @@ def _places(space: SearchSpace, by_pair: bool) -> list[Place]:
 
 
 class _Calibration:
-    """What the normalisations of all parts saw so far."""
+    """What the normalisations of all parts saw so far.
+
+    Args:
+        entries: of blocks behind the first node, only the first parts are set anew.
+    """
 
     def __init__(
         self,
@@ -154,15 +158,15 @@ class _Calibration:
         context: Network | None,
         rng: np.random.Generator,
         *,
-        means_only: bool,
+        entries: bool,
     ) -> None:
         self.parts = parts
         self.context = context
         self.rng = rng
-        self.statistics = {module: Statistics(means_only=means_only) for module in self._modules()}
-
-    def _modules(self) -> list[nn.Module]:
-        return [self.parts.stem, *self.parts.blocks.values(), self.parts.head]
+        every = [parts.stem, *parts.blocks.values(), parts.head]
+        self.statistics = {module: Statistics() for module in every}
+        behind = [module for (node, _, _), module in parts.blocks.items() if node and entries]
+        self.entry = {module: module[0] for module in behind if isinstance(module, nn.Sequential)}
 
     def observe(self, batch: Tensor) -> None:
         """Take one batch in: through the stem, all blocks node by node, and the head."""
@@ -190,10 +194,17 @@ class _Calibration:
 
     def write(self) -> None:
         for module, statistics in self.statistics.items():
-            statistics.write(module)
+            statistics.write(self.entry.get(module, module))
 
     def _run(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        return self.statistics[module].observe(module, [inputs])[0]
+        entry = self.entry.get(module, module)
+        (outputs,) = self.statistics[module].observe(entry, [inputs])
+        if module in self.entry:
+            assert isinstance(module, nn.Sequential)
+            with torch.no_grad():
+                for part in list(module)[1:]:
+                    outputs = part(outputs)
+        return outputs
 
     def _mixed(self, outputs: Sequence[Tensor], node: int) -> Tensor:
         """Each image's output of a block of `node` (-1: the stem) that is drawn for it."""

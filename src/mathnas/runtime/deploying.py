@@ -32,19 +32,20 @@ from mathnas.runtime.package import (
     block_key,
 )
 from mathnas.search.selection import Selection, Storage, choose_candidates
+from mathnas.space import SearchSpace
 from mathnas.table import BlockTable
 
 
 def default_sharing(engine: str) -> Sharing:
     """Which networks share statistics where that is not said, chosen by benchmarks/deploying.py:
-    one set for each block and block before it costs torch little. In the folded weights of
-    onnxruntime the variances would cost as much again as the weights, so that means alone are kept.
+    one set for each block and block before it costs torch little; in onnxruntime, where
+    statistics are part of the weights, only the first layer of a block has several.
 
     Raises:
         InvalidInputError: the engine is unknown.
     """
     _check_engine(engine)
-    return Sharing.PAIR if engine == "torch" else Sharing.MEANS
+    return Sharing.PAIR if engine == "torch" else Sharing.ENTRY
 
 
 def choose_blocks(
@@ -84,16 +85,15 @@ def choose_blocks(
             f"blocks of one space are chosen, but the table is of {table.space.name} and the "
             f"supernet of {supernet.space.name}."
         )
-    given = groups if groups is not None else {node.name: [node.name] for node in table.space.nodes}
     return choose_candidates(
         table,
-        given,
+        groups if isinstance(groups, GroupedSpace) else _named(groups, table.space),
         count,
         limit=limit,
         maximize=maximize,
         minimize=minimize,
         budgets=budgets,
-        storage=storage_of(supernet, count, engine=engine, sharing=sharing),
+        storage=storage_of(supernet, count, groups, engine=engine, sharing=sharing),
         memory=memory,
         effort=effort,
         time_limit=time_limit,
@@ -102,33 +102,52 @@ def choose_blocks(
 
 
 def storage_of(
-    supernet: ChainSupernet, count: int, *, engine: str, sharing: Sharing | None = None
+    supernet: ChainSupernet,
+    count: int,
+    groups: Groups | GroupedSpace | None = None,
+    *,
+    engine: str,
+    sharing: Sharing | None = None,
 ) -> Storage:
     """What keeping blocks takes in a package, in bytes of weights.
 
     For torch, equal tensors of blocks are one piece, and statistics are each candidate's own. For
-    onnxruntime, whose batch norms are folded, all weights count as each candidate's own. Where
-    statistics are for the block before, there are `count` of them: never less than there will be.
+    onnxruntime, whose batch norms are folded, all weights count as each candidate's own. What there
+    is for each block before counts `count` times: never less than there will be.
+
+    Args:
+        groups: as in `choose_blocks`.
 
     Raises:
-        InvalidInputError: the engine is unknown.
+        InvalidInputError: the engine is unknown, or the groups are no partition.
     """
     sharing = sharing or default_sharing(engine)
+    space = supernet.space
+    whole = (
+        groups if isinstance(groups, GroupedSpace) else GroupedSpace(space, _named(groups, space))
+    )
     own, pieces = [], []
-    for node, size in enumerate(supernet.space.sizes):
-        for block in range(size):
-            module = supernet.extract_block(node, block)
-            copied, shared = _sizes(module, engine, sharing)
-            times = count if node and sharing is not Sharing.BLOCK else 1
-            weights = {} if engine == "onnxruntime" else shared
-            own.append(float(times * copied + sum(shared.values()) * (shared is not weights)))
-            pieces.append(weights)
+    for group, nodes in enumerate(whole.partition):
+        first = True  # whether candidates may begin with this node
+        for node in nodes:
+            modules = [supernet.extract_block(node, block) for block in range(space.sizes[node])]
+            by_pair = sharing is Sharing.PAIR or (sharing is Sharing.ENTRY and first)
+            times = count if group and by_pair else 1
+            for module in modules:
+                copied, shared = _sizes(module, folded=engine == "onnxruntime")
+                own.append(float(times * copied))
+                pieces.append(shared)
+            first = first and any(isinstance(module, nn.Identity) for module in modules)
     ends = (supernet.extract_stem(), supernet.extract_head())
     fixed = sum(sum(_bytes_of(module).values()) for module in ends)
     return Storage(float(fixed), np.array(own), pieces)
 
 
-def _sizes(module: nn.Module, engine: str, sharing: Sharing) -> tuple[int, dict[str, float]]:
+def _named(groups: Groups | None, space: SearchSpace) -> Groups:
+    return groups if groups is not None else {node.name: [node.name] for node in space.nodes}
+
+
+def _sizes(module: nn.Module, *, folded: bool) -> tuple[int, dict[str, float]]:
     """Bytes of what there is one of for each set of statistics, and the others by content."""
     norms = {
         f"{name}." * bool(name) + own
@@ -138,12 +157,10 @@ def _sizes(module: nn.Module, engine: str, sharing: Sharing) -> tuple[int, dict[
     }
     copied, shared = 0, {}
     for name, tensor in module.state_dict().items():
-        size = tensor.nbytes
-        # folded, all that is left of a set of statistics are biases; or all weights differ
-        if name in norms or (engine == "onnxruntime" and sharing is Sharing.PAIR):
-            copied += size
+        if folded or name in norms:
+            copied += tensor.nbytes
         else:
-            shared[_content(tensor.numpy())] = float(size)
+            shared[_content(tensor.numpy())] = float(tensor.nbytes)
     return copied, shared
 
 
