@@ -173,7 +173,7 @@ def table(kinds: list[Kind], found: Floats) -> str:
     rows = [("statistics", "mean", "worst", "loss: mean", "worst", "rank correlation")]
     for place, kind in enumerate(kinds):
         own, loss = found[:, place], found[:, 0] - found[:, place]
-        ranks = np.argsort(np.argsort([found[:, 0], own], axis=1), axis=1)
+        ranks = [np.argsort(np.argsort(values)) for values in (found[:, 0], own)]
         rows.append(
             (
                 kind.name,
@@ -181,7 +181,7 @@ def table(kinds: list[Kind], found: Floats) -> str:
                 f"{own.min():.2f} %",
                 f"{loss.mean():+.2f}",
                 f"{loss.max():+.2f}",
-                f"{np.corrcoef(ranks)[0, 1]:.2f}",
+                f"{np.corrcoef(*ranks)[0, 1]:.2f}",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -54,11 +54,11 @@ def test_pairs_are_exact_where_nothing_else_comes_before(network: tuple[int, ...
     """Of the first two nodes a pair tells all; a block tells all of the first."""
     expected = alone(network)
     pairs = calibrated_parts(NET, BATCHES, sharing=Sharing.PAIR).network(network)
-    assert same(pairs.stem, expected.stem)  # type: ignore[arg-type]
+    assert same(pairs.stem, expected.get_submodule("stem"))
     for node in (0, 1):
-        assert same(pairs.nodes[node], expected.nodes[node])  # type: ignore[index]
+        assert same(pairs.nodes[node], expected.get_submodule(f"nodes.{node}"))
     blocks = calibrated_parts(NET, BATCHES).network(network)
-    assert same(blocks.nodes[0], expected.nodes[0])  # type: ignore[index]
+    assert same(blocks.nodes[0], expected.get_submodule("nodes.0"))
 
 
 def test_entries_are_first_layers() -> None:
@@ -71,9 +71,12 @@ def test_entries_are_first_layers() -> None:
     one, other = (parts.block(1, 0, before) for before in (1, 2))
     assert isinstance(one, nn.Sequential)
     assert isinstance(other, nn.Sequential)
-    assert same(one[0], pairs.block(1, 0, 1)[0])  # type: ignore[index]
+    pair, block = pairs.block(1, 0, 1), mixed.block(1, 0, 1)
+    assert isinstance(pair, nn.Sequential)
+    assert isinstance(block, nn.Sequential)
+    assert same(one[0], pair[0])
     assert not same(one[0], other[0])
-    assert same(one[1], mixed.block(1, 0, 1)[1])  # type: ignore[index]
+    assert same(one[1], block[1])
     assert same(one[1], other[1])
     assert same(parts.block(1, 1, 2), pairs.block(1, 1, 2))  # a single layer
 

@@ -165,8 +165,11 @@ class _Calibration:
         self.rng = rng
         every = [parts.stem, *parts.blocks.values(), parts.head]
         self.statistics = {module: Statistics() for module in every}
-        behind = [module for (node, _, _), module in parts.blocks.items() if node and entries]
-        self.entry = {module: module[0] for module in behind if isinstance(module, nn.Sequential)}
+        self.split: dict[nn.Module, list[nn.Module]] = {
+            module: list(module)
+            for (node, _, _), module in parts.blocks.items()
+            if entries and node and isinstance(module, nn.Sequential)
+        }
 
     def observe(self, batch: Tensor) -> None:
         """Take one batch in: through the stem, all blocks node by node, and the head."""
@@ -194,16 +197,14 @@ class _Calibration:
 
     def write(self) -> None:
         for module, statistics in self.statistics.items():
-            statistics.write(self.entry.get(module, module))
+            statistics.write(self.split.get(module, [module])[0])
 
     def _run(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        entry = self.entry.get(module, module)
+        entry, *others = self.split.get(module, [module])
         (outputs,) = self.statistics[module].observe(entry, [inputs])
-        if module in self.entry:
-            assert isinstance(module, nn.Sequential)
-            with torch.no_grad():
-                for part in list(module)[1:]:
-                    outputs = part(outputs)
+        with torch.no_grad():
+            for part in others:
+                outputs = part(outputs)
         return outputs
 
     def _mixed(self, outputs: Sequence[Tensor], node: int) -> Tensor:
