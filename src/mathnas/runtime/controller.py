@@ -73,7 +73,7 @@ class Controller(Policy):
         *,
         quality: str | None = None,
         latency: str = "latency_ms",
-        caution: float = 0.5,
+        caution: float = 0.2,
         monitor: Monitor | None = None,
     ) -> None:
         if not (math.isfinite(caution) and caution >= 0):

@@ -66,9 +66,9 @@ class Goal:
     miss_rate: float = 0.02
     floor: float | None = None
     hysteresis: float = 0.0
-    room: float = 0.02
-    dwell_s: float = 0.5
-    period_s: float = 0.25
+    room: float = 0.01
+    dwell_s: float = 0.2
+    period_s: float = 0.1
     max_changed: int | None = None
     energy: EnergyBudget | None = None
 
