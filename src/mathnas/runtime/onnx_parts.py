@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -105,8 +106,8 @@ def _session(
     """The session of a part."""
     assert part.graph is not None  # parts for onnxruntime have all graphs
     options = session_options(threads)
-    # an arena a session would keep the activations of every part that ever ran
-    options.enable_cpu_mem_arena = False
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_external_initializers(
         list(part.tensors), [weights[name] for name in part.tensors.values()]
     )
@@ -119,3 +120,13 @@ def _session(
             f"onnxruntime {onnxruntime.__version__} does not load the graph of {key}: {error} "
             "Deploy it with the versions of the device."
         ) from error
+
+
+@cache
+def _share_arena() -> None:
+    """One arena for the sessions of all parts: of their own, each would keep the activations of the
+    largest batch; without any, they would be asked of the system in every run."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, None)
