@@ -11,7 +11,7 @@ class ChangeDetector:
     ``up = max(0, up + z - slack)`` and the same downwards; above `threshold` it is an alarm, and
     both sums begin anew. Without a change z has mean 0 and deviation 1; a shift of the mean by d
     deviations, d > slack, is found after about ``threshold / (d - slack)`` errors. For a slack of
-    0.5 and a threshold of 8 a false alarm comes about once in 15,000 errors.
+    0.5 and a threshold of 8 a false alarm comes about once in 20,000 errors.
 
     Errors are in units of how large they were lately, where that is more than was expected: noise
     that is underestimated makes the test slower, but no flood of alarms.
