@@ -181,7 +181,7 @@ def table(kinds: list[Kind], found: Floats) -> str:
                 f"{own.min():.2f} %",
                 f"{loss.mean():+.2f}",
                 f"{loss.max():+.2f}",
-                f"{np.corrcoef(*ranks)[0, 1]:.2f}",
+                f"{np.asarray(np.corrcoef(ranks))[0, 1]:.2f}",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
