@@ -36,7 +36,7 @@ from mathnas.spaces import MobileNetV3
 RESULTS = Path(__file__).parent / "results"
 CHOSEN = RESULTS / "cifar10_mobilenetv3.txt"
 TABLE, KNOWN = RESULTS / "dynamic_table.json", RESULTS / "dynamic_table.npz"
-BATCH = 64
+BATCH = 32  # images a run, of the times of parts
 _LINE = re.compile(r"  (?P<stage>stage\d): (?P<names>.+ \| .+)")
 
 Made = Callable[[float], Policy]
@@ -66,7 +66,7 @@ class Known:
 
     Attributes:
         table: predicts accuracy, from held-out images.
-        times: of parts on the quiet machine, in ms a batch of 64.
+        times: of parts on the quiet machine, in ms a batch of `BATCH`.
         measured: accuracy of every network on test images, in percent.
         images: how many of them.
     """

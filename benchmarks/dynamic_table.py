@@ -7,7 +7,7 @@ Five candidates in each of five stages of the CIFAR-10 supernet (`_dynamic.py`).
 - `net.mathnas` in the folder: the package that `dynamic.py` serves;
 - `results/dynamic_table.json`: its table; accuracy by differences of means of 300 random networks
   and single sampling on held-out training images (kept in a study in the folder), additive;
-- `results/dynamic_table.npz`: times of parts in their places, one thread, batches of 64; how many
+- `results/dynamic_table.npz`: times of parts in their places, one thread, batches of 32; how many
   test images each of the 3,125 networks gets right as deployed, without another calibration.
 """
 
