@@ -22,13 +22,13 @@ from mathnas.runtime.policies import (
     FixedPolicy,
     LadderPolicy,
     LightHeavyPolicy,
+    Offline,
     front_networks,
     largest_network,
     slimmed_networks,
     smallest_network,
     width_networks,
 )
-from mathnas.runtime.policies.offline import Offline
 from mathnas.runtime.policy import Policy
 from mathnas.runtime.served import SETTLING, Served
 from mathnas.spaces import MobileNetV3

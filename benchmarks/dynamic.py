@@ -52,8 +52,13 @@ from mathnas.runtime.dynamic import DynamicNetwork
 from mathnas.runtime.loading import resident_parts
 from mathnas.runtime.observation import Observation
 from mathnas.runtime.package import Package
-from mathnas.runtime.policies import FixedPolicy, front_networks, largest_network, smallest_network
-from mathnas.runtime.policies.offline import Offline
+from mathnas.runtime.policies import (
+    FixedPolicy,
+    Offline,
+    front_networks,
+    largest_network,
+    smallest_network,
+)
 from mathnas.runtime.policy import Decision, Policy
 from mathnas.runtime.served import SETTLING, Served
 from mathnas.runtime.simulation import best_fixed

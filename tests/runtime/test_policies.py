@@ -17,13 +17,13 @@ from mathnas.runtime.policies import (
     FixedPolicy,
     LadderPolicy,
     LightHeavyPolicy,
+    Offline,
     front_networks,
     largest_network,
     slimmed_networks,
     smallest_network,
     width_networks,
 )
-from mathnas.runtime.policies.offline import Offline
 from mathnas.runtime.policy import Decision, Policy, Reason
 from mathnas.testing.policies import PolicyContract, policy_table, policy_times
 
