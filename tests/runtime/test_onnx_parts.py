@@ -44,7 +44,7 @@ def deployed(engine: str) -> Package:
     supernet = grouped_supernet()
     batches = [torch.from_numpy(some_images(20, seed)) for seed in range(3)]
     table = made_up_table(supernet.space)
-    return deploy(supernet, table, batches, engine=engine, sharing=Sharing.MEANS)
+    return deploy(supernet, table, batches, engine=engine, sharing=Sharing.PAIR)
 
 
 @pytest.fixture(scope="module")

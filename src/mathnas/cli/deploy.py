@@ -21,7 +21,7 @@ from mathnas.cli._options import (
     progress_of,
     read_table,
 )
-from mathnas.cli._supernets import SupernetFile, supernet_of_study, seen_as
+from mathnas.cli._supernets import SupernetFile, seen_as, supernet_of_study
 from mathnas.cli.candidates import read_groups
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import convert, metric_named

@@ -25,7 +25,7 @@ from mathnas.metrics import convert, metric_named
 from mathnas.runtime.decisions import Recorder
 from mathnas.runtime.dynamic import DynamicNetwork
 from mathnas.runtime.goals import Goal
-from mathnas.runtime.loading import load_parts
+from mathnas.runtime.loading import resident_parts
 from mathnas.runtime.package import Package
 from mathnas.runtime.serving import Server
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _RANDOM = "random"
 _RANDOM_IMAGES = 256
 _LATENCY = "latency_ms"
-_EXTRAS = {"onnxruntime": "onnx", "torch": "torch"}
 _LOOPBACK, _LAST_PORT = "127.0.0.1", 65535
 _BYTES_A_NUMBER = 32  # in JSON, with what separates numbers
 _HEADER_BYTES = 4096
@@ -137,8 +136,7 @@ def run(
     address = None if http is None else _address(http, token)
     package = Package.read(package_path)
     served = _images(package, images or _RANDOM, count, batch)
-    with needing(f"a package for {package.engine}", _EXTRAS[package.engine]):
-        parts = load_parts(package, threads=threads)
+    parts = resident_parts(package, threads=threads)
     dynamic = DynamicNetwork(parts, package.table.reference)
     first = served.images[np.arange(batch) % len(served.images)]
     times = dynamic.calibrate(first, seconds=calibrate, progress=progress_of(as_json))
