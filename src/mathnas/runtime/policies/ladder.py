@@ -23,8 +23,8 @@ class LadderPolicy(Policy):
     All networks are taken to be slower than offline by one factor: the `quantile` of measured /
     offline latency over a window of runs of the present network. A window later, or at three
     misses in a row, it moves to the network of the highest quality that is expected within the
-    deadline; upwards only with a margin left. With networks from a Pareto front this is
-    Dynamic-OFA's way, with widths that of slimmable networks.
+    deadline; upwards only with a margin left. With seven networks from a Pareto front this is how
+    a whole elastic network is switched, with widths how slimmable networks are.
 
     Args:
         offline: what is known.

@@ -14,8 +14,8 @@ from mathnas.space import Network
 
 
 def front_networks(offline: Offline, count: int = 7) -> list[Network]:
-    """Networks of the Pareto front of quality against latency, spread evenly over latency
-    (Dynamic-OFA keeps 7), the fastest first.
+    """Networks of the Pareto front of quality against latency, spread evenly over latency, the
+    fastest first.
 
     Raises:
         InvalidInputError: the count is below 2.
