@@ -164,6 +164,15 @@ def test_a_package_takes_no_more_than_was_reckoned(
             assert package.weight_bytes() <= reckoned <= 2 * package.weight_bytes()
 
 
+def test_what_is_reckoned_holds_for_statistics_that_are_equal_before_they_are_set() -> None:
+    """A new supernet's are all zeros and ones."""
+    new = DigitsNet().eval()
+    single = GroupedSpace(new.space, {node.name: [node.name] for node in new.space.nodes})
+    package = deploy(new, table_of(new.space), BATCHES, engine="torch", sharing=Sharing.BLOCK)
+    reckoned = storage_of(new, 5, engine="torch", sharing=Sharing.BLOCK).size(single)
+    assert package.weight_bytes() <= reckoned <= 1.02 * package.weight_bytes()
+
+
 def test_blocks_that_share_weights_are_kept_once(
     packages: Mapping[tuple[str, Sharing], Package],
 ) -> None:

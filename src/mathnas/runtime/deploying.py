@@ -139,7 +139,8 @@ def storage_of(
                 pieces.append(shared)
             first = first and any(isinstance(module, nn.Identity) for module in modules)
     ends = (supernet.extract_stem(), supernet.extract_head())
-    fixed = sum(sum(_bytes_of(module).values()) for module in ends)
+    # statistics that are equal now will not be
+    fixed = sum(tensor.nbytes for module in ends for tensor in module.state_dict().values())
     return Storage(float(fixed), np.array(own), pieces)
 
 
@@ -162,10 +163,6 @@ def _sizes(module: nn.Module, *, folded: bool) -> tuple[int, dict[str, float]]:
         else:
             shared[_content(tensor.numpy())] = float(tensor.nbytes)
     return copied, shared
-
-
-def _bytes_of(module: nn.Module) -> dict[str, int]:
-    return {_content(t.numpy()): t.nbytes for t in module.state_dict().values()}
 
 
 def deploy(
