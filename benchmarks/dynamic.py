@@ -235,7 +235,9 @@ def draw(path: Path, served: dict[str, Served], scores: dict[str, Score], known:
             textcoords="offset points",
         )
     axes[2].axvline(100 * MOST_MISSES, color="black", lw=0.8, ls="--")
-    axes[2].set(xscale="symlog", xlabel="settled misses, %", ylabel="measured accuracy, %")
+    axes[2].set(
+        xscale="symlog", xlim=(0, 200), xlabel="settled misses, %", ylabel="measured accuracy, %"
+    )
     save(figure, axes[0], path)
     print(f"drawn: {path.name}")
 

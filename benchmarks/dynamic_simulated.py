@@ -260,7 +260,11 @@ def draw(path: Path, by_place: Mapping[tuple[str, int], dict[str, Score]]) -> No
         )  # fmt: skip
     axes[0, 2].axvline(100 * MOST_MISSES, color="black", lw=0.8, ls="--")
     axes[0, 2].set(
-        xscale="symlog", xlabel="settled misses, %", ylabel="expected accuracy, %", title="all runs"
+        xscale="symlog",
+        xlim=(0, 200),
+        xlabel="settled misses, %",
+        ylabel="expected accuracy, %",
+        title="all runs",
     )
     networks_of(axes[1, 2])
     save(figure, axes[0, 0], path)

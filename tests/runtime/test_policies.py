@@ -94,7 +94,19 @@ def test_front_networks_are_undominated_and_span_the_front(seed: int) -> None:
     assert latencies == sorted(latencies)
     assert networks[0] == smallest_network(known)
     assert known.quality(networks[-1]) == pytest.approx(max(map(known.quality, every)))
-    assert 2 <= len(networks) <= 5
+    assert len(networks) == len(set(networks)) == 5
+
+
+def test_a_front_with_gaps_gives_as_many_networks_as_it_has() -> None:
+    """One block that is ten times as slow as the rest leaves most of the latencies empty."""
+    known = offline()
+    blocks = known.times.blocks.copy()
+    blocks[BLOCKS - 1] += 100.0
+    gapped = Offline(known.table, PartTimes(known.space, 0.5, blocks, 0.5))
+    latencies = [gapped.latency(network) for network in front_networks(gapped, 7)]
+    assert len(set(latencies)) == 7
+    assert latencies == sorted(latencies)
+    assert len(front_networks(gapped, 500)) <= 64
 
 
 def test_widths_are_one_rank_in_every_node_and_between_two_ranks_the_first_nodes_are_ahead() -> (

@@ -12,17 +12,26 @@ from mathnas.runtime.policies.offline import LATENCY, Offline
 from mathnas.search import Front, pareto_front
 from mathnas.space import Network
 
+_MOST_TRIED = 16  # times as many points as networks are wanted
+
 
 def front_networks(offline: Offline, count: int = 7) -> list[Network]:
-    """Networks of the Pareto front of quality against latency, spread evenly over latency, the
-    fastest first.
+    """Networks of the Pareto front of quality against latency, the fastest first: as many as asked
+    for, where the front has them. They are spread evenly over latency; where gaps of the front
+    leave too few, evenly over more of its points.
 
     Raises:
         InvalidInputError: the count is below 2.
     """
-    front = pareto_front(offline.table, LATENCY, offline.quality_metric, max_points=count)
-    assert isinstance(front, Front)  # without limits there is one
-    return [point.network for point in front]
+    points = count
+    while True:
+        front = pareto_front(offline.table, LATENCY, offline.quality_metric, max_points=points)
+        assert isinstance(front, Front)  # without limits there is one
+        if len(front) >= count or points >= _MOST_TRIED * count:
+            break
+        points *= 2
+    places = np.unique(np.rint(np.linspace(0, len(front) - 1, count)).astype(int))
+    return [front.points[place].network for place in places.tolist()]
 
 
 def width_networks(offline: Offline, count: int) -> list[Network]:
