@@ -96,16 +96,21 @@ OURS, HINDSIGHT = "ours", "best fixed"
 MOST_MISSES = 0.02
 
 
+def finders(offline: Offline) -> dict[str, Callable[[], list[mn.Network]]]:
+    """What finds the networks that each policy of whole networks may run."""
+    return {
+        "smallest": lambda: [smallest_network(offline)],
+        "largest": lambda: [largest_network(offline)],
+        "Dynamic-OFA, 7": lambda: front_networks(offline, 7),
+        "slimmable, 4": lambda: width_networks(offline, 4),
+        "slimmable, 27": lambda: width_networks(offline, 27),
+        "AutoSlim, 4": lambda: slimmed_networks(offline, 4),
+    }
+
+
 def kept_networks(offline: Offline) -> dict[str, list[mn.Network]]:
     """The networks that each policy of whole networks may run."""
-    return {
-        "smallest": [smallest_network(offline)],
-        "largest": [largest_network(offline)],
-        "Dynamic-OFA, 7": front_networks(offline, 7),
-        "slimmable, 4": width_networks(offline, 4),
-        "slimmable, 27": width_networks(offline, 27),
-        "AutoSlim, 4": slimmed_networks(offline, 4),
-    }
+    return {name: find() for name, find in finders(offline).items()}
 
 
 def policies(offline: Offline) -> dict[str, Made]:
