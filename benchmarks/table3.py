@@ -71,6 +71,7 @@ ROUNDING = 0.2  # points that engines may differ by
 PERIOD = 2.0  # seconds of a rise and fall of the load
 SEARCHES = 20
 BUDGETS = 64
+MOST_WEIGHTS = 2.5  # times the largest network's
 PAPERS_FEWEST = 4  # networks that the paper's scale-up is relative to
 WHOLE, LIGHT_HEAVY = "Dynamic-OFA, 7", "light/heavy"
 METHODS = {  # search method
@@ -459,9 +460,9 @@ def saved(package: Package) -> str:
     size, largest = package.weight_bytes(), package.largest_bytes()
     return (
         f"{package.space.num_networks:,} networks of {len(own)} parts in {size:,} bytes, "
-        f"{size / largest:.2f} times the largest network's {largest:,}; with weights of its own "
-        f"for every part {sum(own):,} ({sum(own) / largest:.2f} times): sharing saves "
-        f"{100 * (1 - size / sum(own)):.1f} %"
+        f"{size / largest:.2f} times (wanted: at most {MOST_WEIGHTS}) the largest network's "
+        f"{largest:,}; with weights of its own for every part {sum(own):,} "
+        f"({sum(own) / largest:.2f} times): sharing saves {100 * (1 - size / sum(own)):.1f} %"
     )
 
 
@@ -478,8 +479,9 @@ def draw(
     """Accuracy against latency of every network, and of what would serve within each latency."""
     figure, axes = grid(1, 3, 5.0, sharex=True, sharey=True)
     last = max(known.offline.latency(network) for network in known.measured)
-    for place, rival in enumerate(rivals):
+    for place, rival in enumerate(rival for rival in rivals if rival.name != LIGHT_HEAVY):
         ours = rival.name == OURS
+        name = f"{LIGHT_HEAVY} and ours" if ours else rival.name.split(",")[0]
         colour = "black" if ours else f"C{place}"
         axes[0].plot(
             [known.offline.latency(network) for network in rival.networks],
@@ -488,6 +490,7 @@ def draw(
             ms=2 if ours else 6,
             color="silver" if ours else colour,
             zorder=1 if ours else 2,
+            clip_on=False,
         )
         for axis, accuracy in zip(axes[1:], (known.measured, own), strict=True):
             latencies, served = zip(*rival.steps, strict=True)
@@ -497,7 +500,8 @@ def draw(
                 where="post",
                 color=colour,
                 lw=2.5 if ours else 1.5,
-                label=f"{rival.name.split(',')[0]}: {len(rival.networks):,}",
+                zorder=1 if ours else 2,
+                label=f"{name}: {len(rival.networks):,}",
             )
     axes[0].set(
         title="executable networks, as deployed", ylabel=f"top-1 on {known.images:,} test images, %"
