@@ -127,7 +127,7 @@ def simulate(policy: Policy, world: World) -> Served:
         if asked >= world.seconds:
             break
         start = max(asked, free)
-        parts = runs.parts(network, conditions.factors(start))
+        parts = runs.parts(network, conditions, start)
         latency = float(parts.sum())
         free = start + latency / 1e3
         conditions.ran(start, free)
@@ -159,13 +159,13 @@ class _Runs:
         self._luck = world.luck()
         self._parts: dict[Network, Floats] = {}
 
-    def parts(self, network: Network, factors: Floats) -> Floats:
+    def parts(self, network: Network, conditions: Conditions, start: float) -> Floats:
         """Of the next run, in ms; shape (m + 2,)."""
         own = self._parts.get(network)
         if own is None:
             own = self._parts[network] = self._times.parts(network)
         noise, stop = next(self._luck)
-        parts: Floats = own * factors * noise
+        parts = conditions.took(start, own * noise)
         if stop:
             parts[int(np.argmax(parts))] += stop
         return parts

@@ -50,6 +50,15 @@ class Conditions(ABC):
     def factors(self, time: float) -> Floats:
         """How many times as long parts take, shape (m + 2,)."""
 
+    def took(self, start: float, quiet_ms: Floats) -> Floats:
+        """What the parts of a run that starts then take, shape (m + 2,), in ms.
+
+        Args:
+            quiet_ms: what they would take now on a quiet device.
+        """
+        taken: Floats = quiet_ms * self.factors(start)
+        return taken
+
     @abstractmethod
     def ran(self, start: float, end: float) -> None:
         """A run took from `start` to `end`; runs are told in their order."""
