@@ -100,6 +100,37 @@ def test_what_a_run_takes_beside_its_parts_is_learned() -> None:
     np.testing.assert_allclose(monitor.times.flat, times.flat, rtol=0.01)
 
 
+def test_waiting_that_falls_into_one_part_or_the_other_counts_with_the_whole() -> None:
+    """As where a core is shared: no part's median tells of it, but every run takes longer."""
+    table, times = world()
+    monitor = Monitor(table, times)
+    rng = np.random.default_rng(0)
+    quiet = times.parts((1, 1, 1))
+    for k in range(400):
+        parts = quiet * np.exp(0.02 * rng.normal(size=5))
+        parts[rng.integers(5)] += 6.0 if k >= 200 else 0.0
+        run = Observation((1, 1, 1), 0.02 * k, float(parts.sum()), tuple(parts.tolist()))
+        monitor.observe(run)
+        if k >= 220:
+            assert monitor.latency((1, 1, 1))[0] == pytest.approx(quiet.sum() + 6.0, rel=0.05)
+    assert monitor.counts.changes == 1
+
+
+def test_suspect_runs_that_tell_of_no_change_stay_with_the_others() -> None:
+    table, times = world()
+    noisy, calm = (Monitor(table, times) for _ in range(2))
+    watch(noisy, times, [1.0] * 200, noise=0.3)
+    watch(calm, times, [1.0] * 200, noise=0.02)
+    changed = {}
+    for name, monitor in (("noisy", noisy), ("calm", calm)):
+        for k, load in enumerate((1.0, 1.0, 1.5)):
+            assert monitor.observe(run_of(times, (1, 1, 1), 2.0 + 0.01 * k, load)) is None
+        changed[name] = monitor.observe(run_of(times, (1, 1, 1), 2.03, 1.5), suspect=2)
+    assert changed["noisy"] is None
+    assert changed["calm"] is not None
+    assert (changed["calm"].change, changed["calm"].runs) == (1, 2)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("load", [1.5, 4.0])
 def test_a_jump_of_the_load_is_detected_and_learned_within_a_few_windows(

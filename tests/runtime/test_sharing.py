@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from runtime_cases import networks, world
 
 from mathnas.errors import InvalidInputError
+from mathnas.runtime.controller import Controller
+from mathnas.runtime.goals import Goal
+from mathnas.runtime.policies import FixedPolicy, Offline
 from mathnas.runtime.sharing import SharedCore
+from mathnas.runtime.simulation import World, simulate
 
 QUIET = np.array([1.0, 2.0, 0.0, 3.0, 1.0])
 
@@ -60,3 +65,25 @@ def test_what_cannot_be_is_refused(changed: dict[str, object], rule: str) -> Non
     given: dict[str, object] = {"seconds": 1.0, "neighbours": [(0.0, 1)], **changed}
     with pytest.raises(InvalidInputError, match=rule):
         SharedCore(3, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_controller_keeps_a_deadline_on_a_shared_core(seed: int) -> None:
+    """The smallest network has 15 % to spare where two others take turns with it."""
+    table, times = world(nodes=5, blocks=4, seed=seed)
+    smallest = min(networks(table.space), key=times.latency)
+    busy = World(times, SharedCore(5, 20.0, [(0.0, 2)], seed=9), 20.0, 100.0, outliers=0.0)
+    alone = simulate(FixedPolicy(Offline(table, times), smallest), busy)
+    deadline = 1.15 * float(np.quantile(alone.latencies_ms, 0.98))
+
+    phases = [(8.0, 1), (20.0, 0), (28.0, 2), (44.0, 0)]
+    core = SharedCore(5, 52.0, phases, seed=seed)
+    controller = Controller(table, times, Goal(deadline_ms=deadline))
+    served = simulate(controller, World(times, core, 52.0, deadline, outliers=0.0, seed=seed))
+    accuracy = served.expected(table, "accuracy")
+    assert served.misses() <= 0.02
+    for start, end in ((8.0, 20.0), (28.0, 44.0)):
+        own = (served.times >= start + 1.0) & (served.times < end)
+        assert served.missed[own].mean() <= 0.03
+        assert accuracy[own].mean() > table.exact(smallest, "accuracy")
+    assert controller.monitor.counts.changes <= 12, "turns are no changes of the load"

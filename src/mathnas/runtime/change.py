@@ -29,8 +29,7 @@ class ChangeDetector:
 
     def observe(self, error: float) -> int:
         """Take a standardised error in; +1 where it has become larger, -1 smaller, 0 otherwise."""
-        self.up = max(0.0, self.up + error / self.scale - self.slack)
-        self.down = max(0.0, self.down - error / self.scale - self.slack)
+        self.up, self.down = self._sums(error)
         # clipped: a change is not noise
         self._square += 0.02 * (min(error**2, 9.0 * self._square) - self._square)
         self.scale = math.sqrt(max(1.0, self._square))
@@ -39,3 +38,11 @@ class ChangeDetector:
         direction = 1 if self.up > self.down else -1
         self.up = self.down = 0.0
         return direction
+
+    def would_alarm(self, error: float) -> bool:
+        """Whether an error would be an alarm, were it taken in."""
+        return max(self._sums(error)) > self.threshold
+
+    def _sums(self, error: float) -> tuple[float, float]:
+        step = error / self.scale
+        return max(0.0, self.up + step - self.slack), max(0.0, self.down - step - self.slack)

@@ -19,7 +19,7 @@ from mathnas.search import Limit, Program, Rule, Status, at_most_changes, solver
 from mathnas.space import Network
 from mathnas.table import BlockTable
 
-_LATE_RUNS = 2  # in a row: the window is closed at once
+_LATE_RUNS = 2  # in a row: where they tell of a change, the window is not waited for
 _FEWEST_TAIL_RUNS = 500
 _TAIL_MISSES = 10  # the tail's runs hold so many misses
 
@@ -38,8 +38,8 @@ class Controller(Policy):
     The life of a controller: after each window of runs its monitor says what every part takes now
     and how far single runs are above that. The controller solves anew
 
-    - where the goal is, or will be, missed (`Reason.TOO_SLOW`, `Reason.ENERGY`), at once, and after
-      two late runs in a row before the window is full;
+    - where the goal is, or will be, missed (`Reason.TOO_SLOW`, `Reason.ENERGY`), at once, and
+      before the window is full where two late runs in a row tell of a change;
     - where the load has changed (`Reason.CHANGE`);
     - every ``period_s`` for a better network (`Reason.ROOM`).
 
@@ -132,15 +132,16 @@ class Controller(Policy):
             )
         began = clocks.perf_counter()
         taken, elapsed = self.monitor.counts.runs, self.monitor.elapsed
-        window = self.monitor.observe(observation)
+        late = self._late_in_a_row(observation)
+        suspect = late if late >= _LATE_RUNS and not self._unreachable else 0
+        window = self.monitor.observe(observation, suspect)
         if self.monitor.counts.runs == taken:
             return None
+        self._late_runs = late
         if self._energy is not None:
             self._energy.spend(observation.network, self.monitor.elapsed - elapsed)
         if self._asked is not self._goal:
             return self._follow(observation.time, began)
-        if window is None and self._is_late(observation):
-            window = self.monitor.close(last=_LATE_RUNS)
         if window is None:
             return None
         self._late_runs = 0
@@ -149,12 +150,11 @@ class Controller(Policy):
 
     # ---- when to decide ---------------------------------------------------------------------
 
-    def _is_late(self, run: Observation) -> bool:
-        """Whether runs were late so often that waiting for the window would be another miss."""
+    def _late_in_a_row(self, run: Observation) -> int:
+        """How many of the last runs were late one after the other, this one among them."""
         deadline = self._goal.deadline_ms
         late = deadline is not None and run.latency_ms > deadline
-        self._late_runs = self._late_runs + 1 if late and run.network == self._network else 0
-        return self._late_runs >= _LATE_RUNS and not self._unreachable
+        return self._late_runs + 1 if late and run.network == self._network else 0
 
     def _reason(self, window: Window) -> Reason | None:
         waited = self.monitor.elapsed - self._searched >= self._goal.period_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -15,7 +16,7 @@ from mathnas.runtime.change import ChangeDetector
 from mathnas.runtime.observation import Observation, PartTimes
 from mathnas.runtime.part_model import PartModel, Prior
 from mathnas.runtime.window import Window, window_of
-from mathnas.space import Floats, Network
+from mathnas.space import Network
 from mathnas.table import BlockEffects, BlockTable
 
 _TIMER_MS = 0.002  # what reading a clock and handing a value on may add to a part
@@ -25,6 +26,7 @@ _FEWEST_RUNS = 3  # of a window that a switch ends
 _NOISE_RATE = 0.05
 _LEAST_NOISE, _MOST_NOISE = 0.005, 0.5
 _FIRST_NOISE = 0.03
+_CARRIED = 0.2  # of the runs that tell the tail: what those before a change count as
 
 
 @dataclass
@@ -132,8 +134,9 @@ class Monitor:
         self._noise = self._part_noise = _FIRST_NOISE
         self._beside = 0.0  # log of latency over the sum of the parts
         self._beside_windows = 0
-        self._ratios = _expected_ratios(tail_runs)
-        self._next_ratio = 0
+        self._calm_windows = round(1 / _NOISE_RATE)  # since the last change
+        self._tail_runs = tail_runs
+        self._ratios = deque(_expected_ratios(self._carried), maxlen=tail_runs)
 
     # ---- what is known ----------------------------------------------------------------------
 
@@ -156,9 +159,9 @@ class Monitor:
 
     def tail(self, rate: float) -> float:
         """Latency over what was expected before the run, that a share `rate` of the last runs was
-        above."""
+        above. Those before the last change of the load count as few."""
         place = min(len(self._ratios) - 1, math.ceil((1 - rate) * len(self._ratios)))
-        return float(np.partition(self._ratios, place)[place])
+        return float(np.partition(np.array(self._ratios), place)[place])
 
     def table(self, caution: float = 0.0) -> BlockTable:
         """The table with the latency of now: a sum over parts.
@@ -186,8 +189,13 @@ class Monitor:
 
     # ---- what happens -----------------------------------------------------------------------
 
-    def observe(self, run: Observation) -> Window | None:
-        """Take a run in; the window where it made one full, None otherwise."""
+    def observe(self, run: Observation, suspect: int = 0) -> Window | None:
+        """Take a run in; the window where it made one full, None otherwise.
+
+        Args:
+            suspect: so many of the last runs, this one among them, may tell of a change. Where they
+                do, they are a window, and those before them another one.
+        """
         checked = self._checked(run)
         if checked is None:
             self.counts.dropped += 1
@@ -199,44 +207,61 @@ class Monitor:
             self._begun = self.elapsed
         self._pending.append(checked)
         self.counts.runs += 1
+        changed = self._close_changed(suspect) if suspect else None
+        if changed is not None:
+            return changed
         runs, seconds = self._full
         full = len(self._pending) >= runs and self.elapsed - self._begun >= seconds
-        return self.close() if full or len(self._pending) >= 16 * runs else None
+        if not (full or len(self._pending) >= 16 * runs):
+            return None
+        return self.close()
 
-    def close(self, last: int | None = None) -> Window | None:
-        """Take what is there as a window now; None where no run is.
-
-        Args:
-            last: so many of the last runs are told from those before them, which are taken in
-                first where they are enough for a median: something has changed in between.
-        """
+    def close(self) -> Window | None:
+        """Take what is there as a window now; None where no run is."""
         if not self._pending:
             return None
         pending, self._pending = self._pending, []
-        self.model.wait(self.elapsed - self._updated)
-        self._updated = self.elapsed
-        if last is None or last >= len(pending):
-            return self._take(pending)
-        before, pending = pending[:-last], pending[-last:]
+        self._pass()
+        return self._take(pending)
+
+    def _close_changed(self, last: int) -> Window | None:
+        """The last runs as a window where they tell of a change, after those before them, where
+        these are enough for a median. None where they do not: they stay pending, as runs that were
+        picked for being late would otherwise count as if any had been.
+        """
+        before, late = self._pending[:-last], self._pending[-last:]
+        if not late or not self._detector.would_alarm(self._error(window_of(late))):
+            return None
+        self._pending = []
+        self._pass()
         if len(before) >= _FEWEST_RUNS:
             self._take(before)
         else:
             self.counts.unused += len(before)
-        return self._take(pending)
+        return self._take(late)
+
+    def _pass(self) -> None:
+        self.model.wait(self.elapsed - self._updated)
+        self._updated = self.elapsed
+
+    def _error(self, window: Window) -> float:
+        """How far a window is off what was expected, in standard deviations."""
+        expected, deviation = self.latency(window.network)
+        variance = (deviation / expected) ** 2 + window.noise * self._noise**2
+        return math.log(window.latency_ms / expected) / math.sqrt(variance)
 
     def _take(self, runs: list[Observation]) -> Window:
         window = window_of(runs)
         self.counts.windows += 1
-        expected, deviation = self.latency(window.network)
-        variance = (deviation / expected) ** 2 + window.noise * self._noise**2
-        error = math.log(window.latency_ms / expected) / math.sqrt(variance)
-        change = self._detector.observe(error)
+        expected, _ = self.latency(window.network)
+        change = self._detector.observe(self._error(window))
         if change:
-            self.counts.changes += 1
-            self.model.change()
+            self._change()
         else:  # what changes within a window is not noise
-            self._noise = _learned(self._noise, window.spread)
-            self._part_noise = _learned(self._part_noise, window.part_spread)
+            self._calm_windows += 1
+            rate = max(_NOISE_RATE, 1 / (1 + self._calm_windows))
+            self._noise = _learned(self._noise, window.spread, rate)
+            self._part_noise = _learned(self._part_noise, window.part_spread, rate)
         self._update(window)
         if change:  # how late a change was known is no scatter of runs
             expected, _ = self.latency(window.network)
@@ -244,6 +269,21 @@ class Monitor:
         if self._serving is not None:
             self._serving.expected_ms = None
         return replace(window, change=change)
+
+    def _change(self) -> None:
+        """What was learned of the load before counts for little from now on."""
+        self.counts.changes += 1
+        self.model.change()
+        self._calm_windows = 0
+        if len(self._ratios) > self._carried:
+            shares = (np.arange(self._carried) + 0.5) / self._carried
+            carried = np.quantile(np.array(self._ratios), shares)
+            self._ratios = deque(carried.tolist(), maxlen=self._tail_runs)
+
+    @property
+    def _carried(self) -> int:
+        """As how many runs all those before a change count in the tail."""
+        return math.ceil(_CARRIED * self._tail_runs)
 
     def _checked(self, run: Observation) -> Observation | None:
         """The run, without its parts where these cannot be; None where it cannot be itself."""
@@ -281,23 +321,31 @@ class Monitor:
             self._pending = []
 
     def _update(self, window: Window) -> None:
-        if not window.parts_ms:
-            variance = window.noise * self._noise**2
-            total = window.latency_ms / self.beside
-            self.model.observe_whole(window.network, total, variance)
-            return
+        """How long runs take is learned from whole runs, by which deadlines go; parts tell how that
+        is divided. A run that waits for the core does so in some part: the medians of parts know
+        little of it, and may be anything between their quiet times and the whole run's."""
+        # how far windows were off lately says more of a median's noise than the runs' spread
+        noise = window.noise * self._detector.scale**2
         parts = np.array(window.parts_ms)
-        offline = self.model.times.parts(window.network)
-        timer = _TIMER_MS / np.where(offline > 0, parts, 1.0)
-        self.model.observe(window.network, parts, window.noise * (self._part_noise**2 + timer**2))
-        beside = math.log(window.latency_ms / float(parts[offline > 0].sum()))
+        if len(parts):
+            computing = self.model.times.parts(window.network) > 0
+            self._learn_beside(math.log(window.latency_ms / float(parts[computing].sum())))
+            timer = _TIMER_MS / np.where(computing, parts, 1.0)
+            variances = noise * (self._part_noise**2 + timer**2)
+            self.model.observe(window.network, parts, variances, shares=True)
+        total = window.latency_ms / self.beside  # last: shares keep the sum to first order only
+        self.model.observe_whole(window.network, total, noise * self._noise**2)
+
+    def _learn_beside(self, beside: float) -> None:
+        """The running mean; what is expected of runs does not move by it."""
         self._beside_windows += 1
-        self._beside += max(_NOISE_RATE, 1 / self._beside_windows) * (beside - self._beside)
+        step = max(_NOISE_RATE, 1 / self._beside_windows) * (beside - self._beside)
+        self._beside += step
+        if self._beside_windows > 1:
+            self.model.shift(-step)
 
     def _keep_ratios(self, window: Window, expected_ms: float) -> None:
-        for latency in window.latencies_ms:
-            self._ratios[self._next_ratio] = latency / expected_ms
-            self._next_ratio = (self._next_ratio + 1) % len(self._ratios)
+        self._ratios.extend(latency / expected_ms for latency in window.latencies_ms)
 
 
 def _latency_metric(table: BlockTable, name: str) -> Metric:
@@ -311,18 +359,15 @@ def _latency_metric(table: BlockTable, name: str) -> Metric:
     return replace(metric, scale=IDENTITY, additive=True)
 
 
-def _learned(noise: float, spread: float | None) -> float:
-    """A relative noise after a window with that spread; one window moves it little."""
+def _learned(noise: float, spread: float | None, rate: float) -> float:
+    """A relative noise after a window with that spread; one window does not move it far."""
     if spread is None:
         return noise
     spread = min(spread, _MOST_NOISE, 3 * noise)
-    return max(_LEAST_NOISE, math.sqrt(noise**2 + _NOISE_RATE * (spread**2 - noise**2)))
+    return max(_LEAST_NOISE, math.sqrt(noise**2 + rate * (spread**2 - noise**2)))
 
 
-def _expected_ratios(count: int) -> Floats:
-    """Ratios to begin with, until runs replace them: lognormal, well mixed in their order."""
-    shares = (np.arange(count) * 0.6180339887498949 + 0.5) % 1.0  # the golden ratio's multiples
-    ranks = (np.argsort(np.argsort(shares)) + 0.5) / count
+def _expected_ratios(count: int) -> list[float]:
+    """Ratios to begin with, until runs replace them: lognormal."""
     normal = NormalDist(0.0, _FIRST_NOISE)
-    ratios: Floats = np.exp(np.array([normal.inv_cdf(float(rank)) for rank in ranks]))
-    return ratios
+    return [math.exp(normal.inv_cdf((rank + 0.5) / count)) for rank in range(count)]

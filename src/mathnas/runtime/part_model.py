@@ -121,17 +121,24 @@ class PartModel:
         self._fade(math.exp(-1.0))
         self.covariance[0, 0] += self.prior.load**2
 
+    def shift(self, load: float) -> None:
+        """Tell all parts to take exp(load) times as long as was thought."""
+        self.mean[0] += load
+
     def observe(
         self,
         network: Network,
         parts_ms: Sequence[float] | Floats,
         variances: Sequence[float] | Floats,
+        *,
+        shares: bool = False,
     ) -> None:
         """Take the times of a network's parts in.
 
         Args:
             parts_ms: m + 2 numbers, above 0 where something is computed.
             variances: of each one's noise, on the log scale.
+            shares: whether they tell only how the whole is divided, not how long it takes.
         """
         places = self.times.places(network)
         taken = [k for k, place in enumerate(places) if self._places[place]]
@@ -141,7 +148,12 @@ class PartModel:
         offline = self._offline[[places[k] for k in taken]]
         observed = np.log(np.asarray(parts_ms, dtype=float)[taken] / offline)
         noise = np.asarray(variances, dtype=float)[taken]
-        self._update(rows, observed - rows @ self.mean, noise)
+        gaps = observed - rows @ self.mean
+        if shares:
+            times = offline * np.exp(rows @ self.mean)
+            weights = times / times.sum()
+            rows, gaps = rows - weights @ rows, gaps - weights @ gaps
+        self._update(rows, gaps, noise)
 
     def observe_whole(self, network: Network, total_ms: float, variance: float) -> None:
         """Take the sum of a network's parts in: one row, linear to first order."""

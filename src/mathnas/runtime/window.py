@@ -27,7 +27,9 @@ class Window:
         spread: of the latencies, one relative standard deviation, from their median absolute
             deviation; None of fewer than three runs.
         parts_ms: the median of each part, of the runs that told them; empty where most did not.
-        part_spread: of the parts, like `spread`: the median part's.
+        part_spread: of the parts, one relative standard deviation, as the root mean square over
+            parts; one run that waited in one part counts here, as such runs do in a part's median
+            when they are many. None like `spread`.
         change: +1 where it told that the load had risen, -1 fallen, 0 otherwise.
     """
 
@@ -61,22 +63,29 @@ def window_of(runs: list[Observation]) -> Window:
         runs[-1].time,
         tuple(latencies.tolist()),
         float(_medians(latencies)),
-        _spread(latencies[:, None]),
+        _spread(latencies),
         tuple(_medians(parts).tolist()) if most else (),
-        _spread(parts) if most else None,
+        _part_spread(parts) if most else None,
     )
 
 
 def _spread(values: Floats) -> float | None:
-    """The median over columns of their rows' relative spread; columns of zeros do not count."""
+    """The relative spread of a few values, by their median absolute deviation."""
     count = len(values)
-    columns = values[:, (values > 0).all(axis=0)]
-    if count < 3 or not columns.size:
+    if count < 3:
         return None
-    logs = np.log(columns)
-    off = _medians(_medians(np.abs(logs - _medians(logs))))
+    logs = np.log(values)
+    off = float(_medians(np.abs(logs - _medians(logs))))
     # the median absolute deviation of few values is too small
-    return float(_NORMAL * off * count / (count - 0.8))
+    return _NORMAL * off * count / (count - 0.8)
+
+
+def _part_spread(parts: Floats) -> float | None:
+    """The root mean square of columns' relative spreads; columns with zeros do not count."""
+    columns = parts[:, (parts > 0).all(axis=0)]
+    if len(parts) < 3 or not columns.size:
+        return None
+    return math.sqrt(float(np.log(columns).var(axis=0, ddof=1).mean()))
 
 
 def _medians(values: Floats) -> Floats:
