@@ -154,6 +154,24 @@ def test_a_single_whole_is_one_row_of_the_posterior() -> None:
     np.testing.assert_allclose(by_whole.covariance, by_part.covariance, rtol=1e-12, atol=1e-15)
 
 
+def test_shares_move_the_division_and_not_the_whole() -> None:
+    """However much longer all parts took: that is not what shares tell."""
+    _, times = world(nodes=4, blocks=3, seed=2)
+    network = (1, 2, 0, 1)
+    load = np.array([1.0, 1.0, 1.2, 1.0, 1.0, 1.0])
+    found = []
+    for factor in (0.3, 1.0, 5.0):
+        model = PartModel(times, Prior())
+        before, _ = model.latency(network)
+        for _ in range(20):
+            model.observe(network, factor * load * times.parts(network), [1e-4] * 6, shares=True)
+        assert model.latency(network)[0] == pytest.approx(before, rel=0.05)
+        found.append(model.flat[times.places(network)] / times.parts(network))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    np.testing.assert_allclose(found[2], found[1], rtol=1e-6)
+    assert found[1][2] / found[1][1] == pytest.approx(1.2, rel=0.03)
+
+
 def test_it_stays_sound_over_many_updates() -> None:
     rng = np.random.default_rng(0)
     _, times = world(nodes=4, blocks=4, skips=True)
