@@ -199,6 +199,17 @@ def test_a_ladder_says_why() -> None:
     assert known.quality(room.network) > known.quality(hopeless.network)
 
 
+def test_a_deadline_that_nothing_meets_is_said_at_the_start() -> None:
+    known = offline()
+    deadline = 0.5 * known.latency(smallest_network(known))
+    for policy in (
+        LadderPolicy(known, front_networks(known), deadline),
+        LightHeavyPolicy(known, deadline),
+    ):
+        first = policy.start(0.0)
+        assert (first.reason, first.network) == (Reason.UNREACHABLE, smallest_network(known))
+
+
 def test_a_ladder_waits_for_a_margin_before_it_goes_up() -> None:
     known = offline()
     first, second = front_networks(known, 5)[:2]

@@ -77,8 +77,9 @@ class LadderPolicy(Policy):
 
     def start(self, time: float) -> Decision:
         started = clock.perf_counter()
-        network, _ = self._fitting(1.0, self.deadline_ms)
-        return self._decided(time, Reason.START, network, None, 1.0, started)
+        network, fits = self._fitting(1.0, self.deadline_ms)
+        reason = Reason.START if fits else Reason.UNREACHABLE
+        return self._decided(time, reason, network, None, 1.0, started)
 
     def observe(self, observation: Observation) -> Decision | None:
         if not usable(observation) or observation.network != self._network:

@@ -67,9 +67,10 @@ class LightHeavyPolicy(Policy):
     def start(self, time: float) -> Decision:
         started = clock.perf_counter()
         found = self._heavy(1.0)
+        reason = Reason.UNREACHABLE if found is None else Reason.START
         network = self._smallest if found is None else found
         self._seen.clear()
-        return self._decided(time, Reason.START, network, None, 1.0, started, found is not None)
+        return self._decided(time, reason, network, None, 1.0, started, found is not None)
 
     def observe(self, observation: Observation) -> Decision | None:
         if not usable(observation) or observation.network != self._network:
