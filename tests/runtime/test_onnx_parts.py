@@ -14,6 +14,7 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 import numpy as np
+import onnx
 import torch
 from resident_cases import interrupted_often, requests_under_switches
 from supernet_cases import (
@@ -140,6 +141,27 @@ def test_a_damaged_graph_is_named(package: Package) -> None:
     damaged = {**package.tensors, graph: package.tensors[graph][:50]}
     with pytest.raises(FileFormatError, match="the graph of stem"):
         OnnxResident.read(replace(package, tensors=damaged))
+
+
+def test_weights_of_another_network_are_named(package: Package) -> None:
+    weight = next(iter(package.parts[STEM].tensors.values()))
+    for other, message in (
+        (package.tensors[weight][:-1], "the graph of stem"),
+        (package.tensors[weight].astype(np.complex64), "no weights of the type complex64"),
+    ):
+        with pytest.raises(FileFormatError, match=message):
+            OnnxResident.read(replace(package, tensors={**package.tensors, weight: other}))
+
+
+def test_a_graph_with_two_outputs_is_refused(package: Package) -> None:
+    name = package.parts[STEM].graph
+    assert name is not None
+    model = onnx.ModelProto.FromString(package.tensors[name].tobytes())
+    more = model.graph.node[0].output[0]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(more, 1, None))
+    graph = np.frombuffer(model.SerializeToString(), dtype=np.uint8)
+    with pytest.raises(FileFormatError, match="that of stem has 1 and 2"):
+        OnnxResident.read(replace(package, tensors={**package.tensors, name: graph}))
 
 
 def test_what_is_no_package_for_onnxruntime_is_refused() -> None:

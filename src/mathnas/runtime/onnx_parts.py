@@ -32,7 +32,7 @@ class OnnxResident(LoadedParts):
 
     Raises:
         InvalidInputError: `threads` is below 1.
-        FileFormatError: ONNX Runtime does not take a graph.
+        FileFormatError: ONNX Runtime does not take a graph or its weights.
     """
 
     def __init__(
@@ -46,11 +46,9 @@ class OnnxResident(LoadedParts):
     ) -> None:
         names = {name for part in parts.values() for name in part.tensors.values()}
         arrays = {name: np.ascontiguousarray(tensors[name]) for name in names}
-        weights = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()
-        }
+        weights = {name: _weight(name, array) for name, array in arrays.items()}
         loaded = {
-            key: _Part(_session(key, part, tensors, weights, threads))
+            key: _Part(key, _session(key, part, tensors, weights, threads))
             for key, part in parts.items()
         }
         self._bytes = sum(array.nbytes for array in arrays.values())
@@ -83,10 +81,15 @@ class OnnxResident(LoadedParts):
 class _Part:
     """A session with one input and one output; it may run in several threads at once."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
-        (given,), (output,) = session.get_inputs(), session.get_outputs()
-        self._input, self._outputs = given.name, [output.name]
+    def __init__(self, key: str, session: onnxruntime.InferenceSession) -> None:
+        given = [value.name for value in session.get_inputs()]
+        outputs = [value.name for value in session.get_outputs()]
+        if len(given) != 1 or len(outputs) != 1:
+            raise FileFormatError(
+                f"the graph of a part has one input and one output, but that of {key} has "
+                f"{len(given)} and {len(outputs)}: deploy it again."
+            )
+        self._session, self._input, self._outputs = session, given[0], outputs
 
     def __call__(self, value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         # reads the array in place and gives one that is onnxruntime's memory: nothing is copied, in
@@ -94,6 +97,17 @@ class _Part:
         return cast(
             "npt.NDArray[np.float32]", self._session.run(self._outputs, {self._input: value})[0]
         )
+
+
+def _weight(name: str, array: npt.NDArray[np.generic]) -> onnxruntime.OrtValue:
+    """The array, read in place."""
+    try:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    except Exception as error:  # onnxruntime's own errors have no common base
+        raise FileFormatError(
+            f"onnxruntime takes no weights of the type {array.dtype}, but those of the tensor "
+            f"{name} are: deploy it again."
+        ) from error
 
 
 def _session(
