@@ -113,7 +113,8 @@ def storage_of(
 
     For torch, equal tensors of blocks are one piece, and statistics are each candidate's own. For
     onnxruntime, whose batch norms are folded, all weights count as each candidate's own. What there
-    is for each block before counts `count` times: never less than there will be.
+    is for each block before counts as often as the group before can have candidates: never less
+    than there will be.
 
     Args:
         groups: as in `choose_blocks`.
@@ -132,7 +133,7 @@ def storage_of(
         for node in nodes:
             modules = [supernet.extract_block(node, block) for block in range(space.sizes[node])]
             by_pair = sharing is Sharing.PAIR or (sharing is Sharing.ENTRY and first)
-            times = count if group and by_pair else 1
+            times = min(count, whole.sizes[group - 1]) if group and by_pair else 1
             for module in modules:
                 copied, shared = _sizes(module, folded=engine == "onnxruntime")
                 own.append(float(times * copied))
