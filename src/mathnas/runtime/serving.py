@@ -177,6 +177,7 @@ class Server:
         self._max_wait = max_wait_ms / 1000
         self._fixed_batch = fixed_batch
         self._clock = clock
+        self._setting = threading.Lock()  # so that goal and deadline are of the same call
         # everything below is read and written under this lock
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
@@ -277,7 +278,6 @@ class Server:
             raise InvalidInputError(
                 f"images have the shape {wanted}, at least one of them, but got {images.shape}."
             )
-
         if self._fixed_batch and len(images) > self._max_batch:
             raise InvalidInputError(
                 f"a request has at most {self._max_batch} images, as many as a run, but got "
@@ -286,7 +286,9 @@ class Server:
 
     def _overloaded(self) -> Overloaded:
         latency = self._tally.latency_ms or 0.0
-        seconds = (len(self._waiting) + 1) * latency / 1000
+        images = sum(len(request.images) for request in self._waiting)
+        runs = min(len(self._waiting), math.ceil(images / self._max_batch))
+        seconds = (runs + 1) * latency / 1000  # the one that runs now as well
         return Overloaded(
             f"{len(self._waiting)} requests wait, and no more may: send fewer at a time, try again "
             f"after {seconds:.3g} s, set a shorter deadline, or give the server a longer queue.",
@@ -314,9 +316,10 @@ class Server:
                 f"the policy {self._policy.name!r} keeps no goal, so no deadline can be set: serve "
                 "with one that does, such as the controller."
             )
-        self._keeper.set_goal(replace(self._keeper.goal, deadline_ms=value))
-        with self._changed:
-            self._deadline_ms = value
+        with self._setting:
+            self._keeper.set_goal(replace(self._keeper.goal, deadline_ms=value))
+            with self._changed:
+                self._deadline_ms = value
 
     # ---- what happened -------------------------------------------------------------------------
 
