@@ -72,6 +72,18 @@ def test_every_policy_serves(run: Run, package: Path, policy: str) -> None:
     assert "serving 64 networks" in err
 
 
+def test_images_wait_where_the_queue_is_full(run: Run, package: Path) -> None:
+    """Whoever else fills it does not end the serving."""
+    code, out, err = run(
+        *("run", str(package), "--deadline", "5ms", "--seconds", "0.5", "--queue", "1", "--json"),
+        *QUICK,
+    )
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["runs"] > 0
+    assert record["failures"] == record["faults"] == 0
+
+
 def test_the_summary_is_for_people(run: Run, package: Path) -> None:
     code, out, err = run(*("run", str(package), "--deadline", "0.001s", "--seconds", "0.3"), *QUICK)
     assert code == 0, err
@@ -111,6 +123,7 @@ def test_labelled_images_tell_the_accuracy(run: Run, tmp_path: Path) -> None:
         (("--deadline", "1ms", "--seconds", "0"), "--seconds is positive"),
         (("--deadline", "1ms", "--batch", "0"), "a batch has 1 to"),
         (("--deadline", "1ms", "--queue", "0"), "queue is at least 1"),
+        (("--deadline", "1ms", "--calibrate", "inf"), "a finite time of more than 0 seconds"),
         (("--deadline", "1ms", "--live", "--json"), "leave one out"),
         (("--deadline", "1ms", "--http", "nowhere"), "--http is HOST:PORT"),
         (("--deadline", "1ms", "--http", "127.0.0.1:70000"), "--http is HOST:PORT"),
@@ -121,7 +134,7 @@ def test_labelled_images_tell_the_accuracy(run: Run, tmp_path: Path) -> None:
 def test_wrong_options_are_explained(
     run: Run, package: Path, options: tuple[str, ...], message: str
 ) -> None:
-    code, out, err = run("run", str(package), *options, *QUICK)
+    code, out, err = run("run", str(package), *QUICK, *options)
     assert (code, out) == (1, "")
     assert message in err
 

@@ -20,7 +20,7 @@ from mathnas.errors import InvalidInputError
 from mathnas.metrics import Metric
 from mathnas.runtime.policy import Reason
 from mathnas.runtime.resident import Images
-from mathnas.runtime.serving import Server
+from mathnas.runtime.serving import Overloaded, Served, Server
 from mathnas.runtime.status import Status
 from mathnas.space import network_text
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _IN_FLIGHT = 2  # batches: while one runs the next is there
 _REDRAWN_S = 0.2
+_LEAST_WAIT_S, _MOST_WAIT_S = 0.001, 1.0  # for room in the queue
 _SHOWN = 8  # networks in a summary
 
 
@@ -65,15 +66,31 @@ class Feed:
         self._starts = itertools.count(0, self.batch)
 
     async def drive(self, server: Server, stopped: asyncio.Event) -> None:
-        """Send batch after batch, each when the one before is answered."""
+        """Send batch after batch, each when the one before is answered; where others fill the
+        queue, a little later."""
         while not stopped.is_set():
             start = next(self._starts) % len(self.images)
             chosen = np.arange(start, start + self.batch) % len(self.images)
-            served = await server.submit(self.images[chosen])
+            served = await self._answered(server, self.images[chosen], stopped)
+            if served is None:
+                return
             if self.labels is not None:
                 self.scored += self.batch
                 right = served.outputs.argmax(axis=1) == self.labels[chosen]
                 self.correct += int(right.sum())
+
+    async def _answered(
+        self, server: Server, images: Images, stopped: asyncio.Event
+    ) -> Served | None:
+        """None where it was stopped before there was room in the queue."""
+        while not stopped.is_set():
+            try:
+                return await server.submit(images)
+            except Overloaded as full:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    wait = min(max(full.retry_after_s, _LEAST_WAIT_S), _MOST_WAIT_S)
+                    await asyncio.wait_for(stopped.wait(), wait)
+        return None
 
     @property
     def accuracy(self) -> float | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mathnas.runtime.http import Listener
 
 _RANDOM = "random"
-_RANDOM_IMAGES = 256
+_RANDOM_IMAGES = 16  # or a batch: they lie in the device's memory beside the network
 _LATENCY = "latency_ms"
 _LOOPBACK, _LAST_PORT = "127.0.0.1", 65535
 _BYTES_A_NUMBER = 32  # in JSON, with what separates numbers
@@ -196,8 +196,9 @@ def _images(package: Package, name: str, count: int, batch: int) -> Feed:
     """
     shape = package.input_shape
     if name == _RANDOM:
-        made = np.random.default_rng(0).normal(size=(max(batch, _RANDOM_IMAGES), *shape))
-        return Feed(made.astype(np.float32), None, batch)
+        size = (max(batch, _RANDOM_IMAGES), *shape)
+        made = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+        return Feed(made, None, batch)
     if count < 1:
         raise InvalidInputError(f"--count is at least 1, but got {count}.")
     found = read_test_images(ImageChoice(name, count=count), package.notes)

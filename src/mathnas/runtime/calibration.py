@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -34,11 +35,12 @@ def calibrated(
         progress: as in `mathnas.evaluate`.
 
     Raises:
-        InvalidInputError: `seconds` is not positive.
+        InvalidInputError: `seconds` is not positive and finite.
     """
-    if not seconds > 0:
+    if not 0 < seconds < math.inf:
         raise InvalidInputError(
-            f"calibrating takes more than 0 seconds, but got {seconds}: give it some."
+            f"calibrating takes a finite time of more than 0 seconds, but got {seconds}: give it "
+            "some."
         )
     rng = np.random.default_rng(0)
     for network in covering(space, rng):

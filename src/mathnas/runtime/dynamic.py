@@ -162,7 +162,8 @@ class DynamicNetwork:
             progress: as in `mathnas.evaluate`.
 
         Raises:
-            InvalidInputError: the images do not fit, or `seconds` is not positive.
+            InvalidInputError: the images do not fit, or `seconds` is not positive and
+                finite.
         """
         chains: dict[Network, _Chain] = {}
 
