@@ -34,7 +34,7 @@ class FileLock:
         except OSError as error:
             raise FileFormatError(
                 f"the lock {self.path} cannot be opened: {error.strerror}. "
-                "A study needs a folder that can be written."
+                "Name a file in a folder that exists and can be written."
             ) from error
         try:
             self._acquire(handle)
