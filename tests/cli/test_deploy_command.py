@@ -120,6 +120,7 @@ def test_groups_become_nodes(run: Run, files: tuple[str, ...]) -> None:
         (("--engine", "abacus"), "an engine is one of"),
         (("--statistics", "lies"), "--statistics is one of block, pair, entry"),
         (("--images", "0"), "--images is at least 1"),
+        (("--threads", "0"), "--threads is at least 1"),
         (("--limit", "energy_mj"), "has no metric 'energy_mj'"),
         (("--blocks", "0"), "at least 1 candidate"),
     ],

@@ -107,13 +107,13 @@ def supernet_of_study(path: Path | None, study_path: Path | None) -> SupernetFil
         if known and file.sha256[:12] not in {one.split()[-1] for one in known}:
             typer.echo(
                 f"warning: the study was measured with {' and '.join(sorted(known))}, but "
-                f"{file.identity} is extracted from: predictions may not hold.",
+                f"{file.identity} is named: predictions may not hold.",
                 err=True,
             )
         return file
     if len(known) != 1 or study_path is None:
         raise InvalidInputError(
-            f"a network is extracted from one supernet, but "
+            f"networks are taken from one supernet, but "
             f"{'the study was measured with ' + ' and '.join(sorted(known)) if known else 'none'}"
             f"{' is known' * (not known)}: add --supernet FILE."
         )

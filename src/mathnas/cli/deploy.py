@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mathnas._threads import torch_threads
 from mathnas._version import __version__
 from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ChosenImages, ImageChoice, choose_images
@@ -120,6 +121,9 @@ def deploy(
     ] = 1.0,
     time_limit: TimeLimit = None,
     seed: Annotated[int, typer.Option(help="Of the search and of the calibration.")] = 0,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="Of torch, for the statistics.")
+    ] = 1,
     device: DeviceName = None,
     form: Forms = None,
     as_json: AsJson = False,
@@ -128,6 +132,8 @@ def deploy(
         raise InvalidInputError("--output FILE says where the package goes.")
     if images < 1:
         raise InvalidInputError(f"--images is at least 1 image, but got {images}.")
+    if threads < 1:
+        raise InvalidInputError(f"--threads is at least 1, but got {threads}.")
     with needing("deploying", "train"):
         from mathnas.nets.calibrated import Sharing
         from mathnas.nets.supernet import ChainSupernet
@@ -155,6 +161,7 @@ def deploy(
                 f"--statistics is one of {', '.join(known)}, but got {statistics!r}."
             )
         sharing = Sharing(statistics)
+    found = _images(data or file.data, images, resolution, file)  # before the search, which is long
     chosen = choose_blocks(
         fine,
         table,
@@ -171,17 +178,17 @@ def deploy(
         time_limit=time_limit,
         seed=seed,
     )
-    found = _images(data or file.data, images, resolution, file)
-    package = packaged(
-        seen_as(fine, chosen.space),  # type: ignore[arg-type]  # a view of a chain is one
-        _resident_table(chosen, table),
-        found.calibration,
-        engine=engine,
-        sharing=sharing,
-        notes=_notes(file, found, path, chosen),
-        seed=seed,
-        progress=progress_of(as_json),
-    )
+    with torch_threads(threads):
+        package = packaged(
+            seen_as(fine, chosen.space),  # type: ignore[arg-type]  # a view of a chain is one
+            _resident_table(chosen, table),
+            found.calibration,
+            engine=engine,
+            sharing=sharing,
+            notes=_notes(file, found, path, chosen),
+            seed=seed,
+            progress=progress_of(as_json),
+        )
     package.write(output)
     facts = _facts(chosen, package, output)
     if as_json:
