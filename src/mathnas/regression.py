@@ -54,6 +54,7 @@ _PAIR_SHARES = (
     0.3,
 )  # prior variance of a pair's entry, relative to a block's
 _PRIOR_SHARES = (0.0, 1.0, 10.0, 100.0)  # prior variance of another table's effects, likewise
+_ROUNDING = 1e-3  # of a log evidence: what is nearer says the same
 _MOST_PAIR_ENTRIES = 600  # more, and only neighbours may interact; again more, and none
 
 
@@ -178,7 +179,9 @@ def regress(
     form = AS_WRITTEN
     if len(designs) > 1:  # pairs cost much and add little: the form is chosen without them
         alone = {form: _choose(design, responses, False) for form, design in designs.items()}
-        form = max(alone, key=lambda form: alone[form].evidence)
+        # forms may say the same in other words: networks as written then, whatever the rounding
+        most = max(choice.evidence for choice in alone.values())
+        form = next(form for form, choice in alone.items() if choice.evidence > most - _ROUNDING)
     design = designs[form]
     chosen = _choose(design, responses, pairs)
     if features and space.has_features and not data.metric.additive:
