@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Event, Semaphore
 from types import TracebackType
 
 import numpy as np
 
+_STARTING = 120.0  # seconds at most
 _SLICE = 0.002  # seconds of work between two looks at the switch
 _STREAMED = 2**23  # numbers of 8 bytes: larger than caches
 KINDS = ("busy", "half", "stream")
@@ -46,17 +47,22 @@ class Stress:
         self.phases = sorted(phases, key=lambda phase: phase.start)
         self.changes: list[float] = []
         self._next = 0
+        self._ready = _CONTEXT.Semaphore(0)
         self._workers: list[tuple[str, Event, BaseProcess]] = []
         for place, kind in enumerate(KINDS):
             for _ in range(max(phase.loads[place] for phase in phases)):
                 event = _CONTEXT.Event()
-                process = _CONTEXT.Process(target=_work, args=(kind, event), daemon=True)
+                process = _CONTEXT.Process(
+                    target=_work, args=(kind, event, self._ready), daemon=True
+                )
                 self._workers.append((kind, event, process))
 
     def __enter__(self) -> Stress:
         for _, _, process in self._workers:
             process.start()
-        time.sleep(3.0)  # until they have imported what they need
+        for _ in self._workers:  # until each has imported what it needs
+            if not self._ready.acquire(timeout=_STARTING):
+                raise TimeoutError(f"a process did not start within {_STARTING} s")
         return self
 
     def __exit__(
@@ -88,9 +94,10 @@ class Stress:
                 event.clear()
 
 
-def _work(kind: str, event: Event) -> None:
+def _work(kind: str, event: Event, ready: Semaphore) -> None:
     source = np.ones(_STREAMED if kind == "stream" else 1)
-    target = np.empty_like(source)
+    target = source.copy()
+    ready.release()
     while True:
         event.wait()
         end = time.perf_counter() + _SLICE
