@@ -177,12 +177,14 @@ def contend(
     """All policies in turn, batch by batch, the fixed ones in one turn; every run."""
     runs: list[Observation] = []
     moving = [seat for seat in seats if not isinstance(seat.policy, FixedPolicy)]
-    fixed = itertools.cycle([seat for seat in seats if isinstance(seat.policy, FixedPolicy)])
+    fixed = [seat for seat in seats if isinstance(seat.policy, FixedPolicy)]
+    rng = np.random.default_rng(0)  # in turns, each would meet the same images again and again
     begin, turn = clock(), 0
     while (now := clock() - begin) < seconds:
         stress.advance(now)
         images, labels = next(source)
-        for seat in [*moving[turn:], next(fixed), *moving[:turn]]:
+        still = fixed[rng.integers(len(fixed))]
+        for seat in [*moving[turn:], still, *moving[:turn]]:
             asked = clock() - begin
             runs.append(seat.serve(dynamic, asked, images, labels))
         turn = (turn + 1) % len(moving)
@@ -229,14 +231,8 @@ def draw(path: Path, served: dict[str, Served], scores: dict[str, Score], known:
     axes[0].set(xlabel="s", ylabel="ms a batch, 95 % of 5 s", title="latency under contention")
     axes[1].set(xlabel="s", ylabel="expected accuracy, %", title="what is served")
     for name, score in scores.items():
-        axes[2].plot(100 * score.settled, score.measured, "o")
-        axes[2].annotate(
-            name,
-            (100 * score.settled, score.measured),
-            fontsize=8,
-            xytext=(4, 4),
-            textcoords="offset points",
-        )
+        axes[2].plot(100 * score.settled, score.measured, "o", label=name)
+    axes[2].legend(fontsize=8, loc="lower right")
     axes[2].axvline(100 * MOST_MISSES, color="black", lw=0.8, ls="--")
     axes[2].set(
         xscale="symlog", xlim=(0, 200), xlabel="settled misses, %", ylabel="measured accuracy, %"
