@@ -140,12 +140,13 @@ class PartModel:
             variances: of each one's noise, on the log scale.
             shares: whether they tell only how the whole is divided, not how long it takes.
         """
-        places = self.times.places(network)
-        taken = [k for k, place in enumerate(places) if self._places[place]]
+        parts = np.array(self.times.places(network))
+        places = self._places[parts]
+        taken = np.flatnonzero(places)
         rows = np.zeros((len(taken), len(self.mean)))
         rows[:, 0] = 1.0
-        rows[np.arange(len(taken)), self._places[[places[k] for k in taken]]] = 1.0
-        offline = self._offline[[places[k] for k in taken]]
+        rows[np.arange(len(taken)), places[taken]] = 1.0
+        offline = self._offline[parts[taken]]
         observed = np.log(np.asarray(parts_ms, dtype=float)[taken] / offline)
         noise = np.asarray(variances, dtype=float)[taken]
         gaps = observed - rows @ self.mean
@@ -163,10 +164,11 @@ class PartModel:
 
     def _whole(self, network: Network) -> tuple[Floats, Floats]:
         """The parts' times, and what the log of their sum changes by with the state."""
-        places = self._places[self.times.places(network)]
-        times = self._offline[self.times.places(network)] * np.exp(self.mean[0] + self.mean[places])
+        parts = self.times.places(network)
+        places = self._places[parts]
+        times = self._offline[parts] * np.exp(self.mean[0] + self.mean[places])
         weights = np.zeros(len(self.mean))
-        np.add.at(weights, places, times / times.sum())
+        weights[places] = times / times.sum()
         weights[0] = 1.0  # parts that compute nothing had put their 0 there
         return times, weights
 
