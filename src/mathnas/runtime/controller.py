@@ -171,9 +171,10 @@ class Controller(Policy):
         return Reason.ROOM if self._may_rise() else None
 
     def _misses_deadline(self) -> bool:
-        if self._deadline is None or self._network is None:
+        deadline = self._deadline
+        if deadline is None or self._network is None:
             return False
-        return self.monitor.latency(self._network)[0] > self._deadline
+        return self.monitor.latency(self._network)[0] > deadline
 
     def _exceeds_budget(self) -> bool:
         if self._energy is None or self._network is None:
@@ -254,7 +255,7 @@ class Controller(Policy):
     def _least(self, rules: Sequence[Rule]) -> _Choice:
         """Where nothing meets the goal, what is nearest to it: the least energy within the
         deadline, where only the budget cannot be met, else the lowest latency."""
-        floor = [limit for limit in self._limits(None) if limit.metric.name == self.quality]
+        floor = self._floor_limits()
         if self._energy is not None:
             within = [*floor, *self._latency_limits(self._deadline)]
             found = self._solve(self._energy.metric.name, False, within, rules)
@@ -285,10 +286,7 @@ class Controller(Policy):
         return self._made[1]
 
     def _limits(self, latency_ms: float | None) -> list[Limit]:
-        limits = self._latency_limits(latency_ms)
-        if self._goal.floor is not None:
-            metric = self.table.column(self.quality).metric
-            limits.append(Limit(metric, ">=" if self._upwards else "<=", self._goal.floor))
+        limits = [*self._latency_limits(latency_ms), *self._floor_limits()]
         allowance = None if self._energy is None else self._energy.allowance_mj
         if self._energy is not None and allowance is not None:
             limits.append(Limit(self._energy.metric, "<=", allowance))
@@ -298,6 +296,12 @@ class Controller(Policy):
         if latency_ms is None:
             return []
         return [Limit(self.monitor.latency_metric, "<=", latency_ms)]
+
+    def _floor_limits(self) -> list[Limit]:
+        if self._goal.floor is None:
+            return []
+        metric = self.table.column(self.quality).metric
+        return [Limit(metric, ">=" if self._upwards else "<=", self._goal.floor)]
 
     def _reach(self, current: Network) -> tuple[Rule, ...]:
         """The rule on how many nodes a switch may change."""
