@@ -222,20 +222,20 @@ class Monitor:
             return None
         pending, self._pending = self._pending, []
         self._pass()
-        return self._take(pending)
+        return self._take(window_of(pending))
 
     def _close_changed(self, last: int) -> Window | None:
         """The last runs as a window where they tell of a change, after those before them, where
         these are enough for a median. None where they do not: they stay pending, as runs that were
         picked for being late would otherwise count as if any had been.
         """
-        before, late = self._pending[:-last], self._pending[-last:]
-        if not late or not self._detector.would_alarm(self._error(window_of(late))):
+        before, late = self._pending[:-last], window_of(self._pending[-last:])
+        if not self._detector.would_alarm(self._error(late, *self.latency(late.network))):
             return None
         self._pending = []
         self._pass()
         if len(before) >= _FEWEST_RUNS:
-            self._take(before)
+            self._take(window_of(before))
         else:
             self.counts.unused += len(before)
         return self._take(late)
@@ -244,17 +244,16 @@ class Monitor:
         self.model.wait(self.elapsed - self._updated)
         self._updated = self.elapsed
 
-    def _error(self, window: Window) -> float:
+    def _error(self, window: Window, expected: float, deviation: float) -> float:
         """How far a window is off what was expected, in standard deviations."""
-        expected, deviation = self.latency(window.network)
         variance = (deviation / expected) ** 2 + window.noise * self._noise**2
         return math.log(window.latency_ms / expected) / math.sqrt(variance)
 
-    def _take(self, runs: list[Observation]) -> Window:
-        window = window_of(runs)
+    def _take(self, window: Window) -> Window:
+        """Learn from a window; the same with the change that it told of."""
         self.counts.windows += 1
-        expected, _ = self.latency(window.network)
-        change = self._detector.observe(self._error(window))
+        expected, deviation = self.latency(window.network)
+        change = self._detector.observe(self._error(window, expected, deviation))
         if change:
             self._change()
         else:  # what changes within a window is not noise
@@ -265,7 +264,7 @@ class Monitor:
         self._update(window)
         if change:  # how late a change was known is no scatter of runs
             expected, _ = self.latency(window.network)
-        self._keep_ratios(window, expected)
+        self._ratios.extend(latency / expected for latency in window.latencies_ms)
         if self._serving is not None:
             self._serving.expected_ms = None
         return replace(window, change=change)
@@ -343,9 +342,6 @@ class Monitor:
         self._beside += step
         if self._beside_windows > 1:
             self.model.shift(-step)
-
-    def _keep_ratios(self, window: Window, expected_ms: float) -> None:
-        self._ratios.extend(latency / expected_ms for latency in window.latencies_ms)
 
 
 def _latency_metric(table: BlockTable, name: str) -> Metric:
