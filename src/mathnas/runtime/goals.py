@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from mathnas._records import Record
 from mathnas.errors import FileFormatError, InvalidInputError
@@ -87,11 +87,10 @@ class Goal:
                     "a band has low_ms < deadline_ms, but got "
                     f"low_ms={self.low_ms:g}, deadline_ms={self.deadline_ms}."
                 )
-        for name in ("miss_rate", "room"):
-            share = getattr(self, name)
-            least = "above 0" if name == "miss_rate" else "at least 0"
-            if not (0 <= share < 1) or (name == "miss_rate" and share == 0):
-                raise InvalidInputError(f"{name} is {least} and below 1, but got {share}.")
+        if not 0 < self.miss_rate < 1:
+            raise InvalidInputError(f"miss_rate is above 0 and below 1, but got {self.miss_rate}.")
+        if not 0 <= self.room < 1:
+            raise InvalidInputError(f"room is at least 0 and below 1, but got {self.room}.")
         for name in ("hysteresis", "dwell_s", "period_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -106,10 +105,9 @@ class Goal:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        own = {name: getattr(self, name) for name in self.__slots__ if name != "energy"}
-        if self.energy is not None:
-            budget = self.energy
-            own["energy"] = {name: getattr(budget, name) for name in budget.__slots__}
+        own: dict[str, object] = asdict(self)
+        if self.energy is None:
+            del own["energy"]
         return own
 
     @classmethod
