@@ -71,6 +71,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert session.lines == tuple(range(2, 2 + len(session.events)))
 
 
+def test_a_whole_number_is_a_time_too(tmp_path: Path) -> None:
+    path = tmp_path / "my.jsonl"
+    with Recorder(controller(), path) as policy:
+        policy.start(7)
+    (session,) = read_decisions(path)
+    assert session.decisions[0].time == 7.0
+    assert list(replay(session, controller())) == []
+
+
 @pytest.mark.parametrize(
     "goal", [GOAL, Goal(9.0, max_changed=1), Goal(9.0, energy=EnergyBudget(10, 2), period_s=0.05)]
 )

@@ -11,7 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeAlias
@@ -383,9 +383,10 @@ def _run_record(run: Observation) -> dict[str, object]:
 
 
 def _decision_record(decision: Decision) -> dict[str, object]:
-    own = {entry.name: getattr(decision, entry.name) for entry in fields(decision)}
+    numbers = ("time", "latency_ms", "quality", "limit_ms", "seconds")
+    own = {name: getattr(decision, name) for name in numbers}
     return {
-        **{key: _written(value) for key, value in own.items() if isinstance(value, float)},
+        **{name: _written(value) for name, value in own.items() if value is not None},
         "reason": decision.reason.value,
         "network": [int(block) for block in decision.network],
         "changed": decision.changed,
