@@ -54,9 +54,9 @@ class PartTimes:
                 f"{self.blocks.shape}: give one a block, in the order of the nodes."
             )
         every = self.flat
-        if not (np.isfinite(every).all() and (every >= 0).all()):
-            worst = every[~(np.isfinite(every) & (every >= 0))][0]
-            raise InvalidInputError(f"times are finite and at least 0 ms, but got {worst}.")
+        wrong = every[~(np.isfinite(every) & (every >= 0))]
+        if wrong.size:
+            raise InvalidInputError(f"times are finite and at least 0 ms, but got {wrong[0]}.")
 
     @property
     def flat(self) -> Floats:
