@@ -243,7 +243,8 @@ def read_decisions(path: str | Path) -> list[Session]:
             continue
         cut = 0
         if "format" in record:
-            builders.append(_Builder(check_header(record, *_HEADER, where)))
+            header = check_header(record, DECISIONS_FORMAT, DECISIONS_VERSION, where)
+            builders.append(_Builder(header))
         elif not builders:
             raise FileFormatError(f"{where}: expected the header of a {DECISIONS_FORMAT} file.")
         else:
@@ -296,8 +297,6 @@ def replay(session: Session, policy: Policy) -> Iterator[Difference]:
 
 
 # ---- lines -------------------------------------------------------------------------------------
-
-_HEADER = (DECISIONS_FORMAT, DECISIONS_VERSION)
 
 
 class _Builder:

@@ -29,7 +29,7 @@ class EnergyAccount:
                 f"the energy of a run is told in mJ, but {self.metric.name} is in "
                 f"{self.metric.unit}: name a metric such as energy_mj."
             )
-        self.budget, self._table = budget, table
+        self._table = table
         self.joules_left, self.seconds_left = budget.joules, budget.seconds
         self._interval_s: float | None = None
         self._known: dict[Network, float] = {}
