@@ -67,10 +67,7 @@ class PolicyContract:
 
     def test_every_decision_is_sound(self, policy: Callable[[], Policy]) -> None:
         made = drive(policy(), loads(400))
-        serving = made[0].network
-        for decision in made:
-            check_decision(decision, serving)
-            serving = decision.network
+        check_decisions(made, made[0].network)
 
     def test_the_same_observations_make_the_same_decisions(
         self, policy: Callable[[], Policy]
@@ -149,13 +146,11 @@ class PolicyContract:
 
         under_test = policy()
         made = drive(under_test, loads(100), before=rubbish)
-        serving = made[0].network
-        for decision in made:
-            check_decision(decision, serving)
-            serving = decision.network
+        check_decisions(made, made[0].network)
         if self.adapts:
             log: list[Observation] = []
-            drive(under_test, [1.0] * 2 * self.runs, log=log, serving=serving, begin=1000.0)
+            last = made[-1].network
+            drive(under_test, [1.0] * 2 * self.runs, log=log, serving=last, begin=1000.0)
             assert policy_times().latency(log[-1].network) <= self.deadline_ms, "it recovered"
 
     def test_a_clock_that_jumps_does_no_harm(self, policy: Callable[[], Policy]) -> None:
@@ -170,10 +165,7 @@ class PolicyContract:
                 serving=made[-1].network,
                 begin=log[-1].time + jump,
             )
-            serving = made[-1].network
-            for decision in after:
-                check_decision(decision, serving)
-                serving = decision.network
+            check_decisions(after, made[-1].network)
             if self.adapts:
                 assert 1.8 * policy_times().latency(log[-1].network) <= self.deadline_ms
 
@@ -278,6 +270,13 @@ def check_decision(decision: Decision, serving: Network) -> None:
     assert decision.seconds >= 0
     for number in (decision.latency_ms, decision.quality, decision.limit_ms):
         assert number is None or (math.isfinite(number) and number >= 0)
+
+
+def check_decisions(decisions: Sequence[Decision], serving: Network) -> None:
+    """Decisions, one after the other, are sound; `serving` is the network before the first."""
+    for decision in decisions:
+        check_decision(decision, serving)
+        serving = decision.network
 
 
 def without_seconds(decisions: Sequence[Decision]) -> list[Decision]:
