@@ -61,6 +61,7 @@ from mathnas.runtime.dynamic import DynamicNetwork
 from mathnas.runtime.loading import resident_parts
 from mathnas.runtime.package import Package
 from mathnas.runtime.policies import Offline, front_networks, largest_network, smallest_network
+from mathnas.runtime.policy import changed_nodes
 from mathnas.runtime.resident import Images
 from mathnas.runtime.served import Served
 from mathnas.runtime.simulation import World, simulate
@@ -299,7 +300,7 @@ def switch_times(
     for network in itertools.islice(itertools.cycle(order), count):
         with times.call():
             switch(network)
-        changed += sum(a != b for a, b in zip(last, network, strict=True))
+        changed += changed_nodes(last, network)
         last = network
     return times, changed / count
 

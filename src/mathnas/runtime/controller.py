@@ -13,7 +13,7 @@ from mathnas.runtime.energy import EnergyAccount
 from mathnas.runtime.goals import Goal
 from mathnas.runtime.monitor import Monitor
 from mathnas.runtime.observation import Observation, PartTimes
-from mathnas.runtime.policy import Decision, Policy, Reason
+from mathnas.runtime.policy import Decision, Policy, Reason, changed_nodes
 from mathnas.runtime.window import Window
 from mathnas.search import Limit, Program, Rule, Status, at_most_changes, solver_for
 from mathnas.space import Network
@@ -312,7 +312,7 @@ class Controller(Policy):
 
     def _decided(self, time: float, reason: Reason, choice: _Choice, began: float) -> Decision:
         before = self._network or choice.network
-        changed = sum(one != other for one, other in zip(before, choice.network, strict=True))
+        changed = changed_nodes(before, choice.network)
         if changed or self._network is None:
             self._switched = self.monitor.elapsed
         self._network = choice.network

@@ -49,6 +49,11 @@ class Decision:
     proven: bool = False
 
 
+def changed_nodes(before: Network, after: Network) -> int:
+    """How many nodes have other blocks in one network than in another one of the same space."""
+    return sum(one != other for one, other in zip(before, after, strict=True))
+
+
 class Policy(ABC):
     """Decides which network serves, one observation after the other.
 

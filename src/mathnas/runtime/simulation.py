@@ -18,7 +18,7 @@ import numpy as np
 
 from mathnas.errors import InvalidInputError
 from mathnas.runtime.observation import Observation, PartTimes
-from mathnas.runtime.policy import Decision, Policy
+from mathnas.runtime.policy import Decision, Policy, changed_nodes
 from mathnas.runtime.served import Served
 from mathnas.runtime.traces import Conditions
 from mathnas.space import Floats, Network
@@ -173,7 +173,7 @@ class _Runs:
 
 def _followed(decision: Decision, before: Network, world: World) -> Network:
     network = before if decision.network == before else world.times.space.check(decision.network)
-    changed = sum(a != b for a, b in zip(before, network, strict=True))
+    changed = changed_nodes(before, network)
     if changed != decision.changed:
         raise InvalidInputError(
             f"a decision says how many nodes change, but one from {before} to {network} says "

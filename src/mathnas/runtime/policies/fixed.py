@@ -26,8 +26,7 @@ class FixedPolicy(Policy):
         self._offline, self._network = offline, offline.space.check(network)
 
     def start(self, time: float) -> Decision:
-        known = self._offline.latency(self._network)
-        return self._offline.decision(time, Reason.START, self._network, None, latency_ms=known)
+        return self._offline.decision(time, Reason.START, self._network, None)
 
     def observe(self, observation: Observation) -> Decision | None:
         return None

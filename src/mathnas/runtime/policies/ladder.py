@@ -79,7 +79,10 @@ class LadderPolicy(Policy):
         started = clock.perf_counter()
         network, fits = self._fitting(1.0, self.deadline_ms)
         reason = Reason.START if fits else Reason.UNREACHABLE
-        return self._decided(time, reason, network, None, 1.0, started)
+        self._network = network
+        return self._offline.decision(
+            time, reason, network, None, limit_ms=self.deadline_ms, started=started
+        )
 
     def observe(self, observation: Observation) -> Decision | None:
         if not usable(observation) or observation.network != self._network:
@@ -102,7 +105,16 @@ class LadderPolicy(Policy):
                 return None
         if network == self._network:
             return None
-        return self._decided(observation.time, reason, network, self._network, factor, started)
+        before, self._network = self._network, network
+        return self._offline.decision(
+            observation.time,
+            reason,
+            network,
+            before,
+            factor=factor,
+            limit_ms=self.deadline_ms,
+            started=started,
+        )
 
     def _fitting(self, factor: float, limit: float) -> tuple[Network, bool]:
         """The best network within the limit, or the fastest one and False."""
@@ -110,23 +122,3 @@ class LadderPolicy(Policy):
             if factor * self._latency[network] <= limit:
                 return network, True
         return self.networks[0], False
-
-    def _decided(
-        self,
-        time: float,
-        reason: Reason,
-        network: Network,
-        before: Network | None,
-        factor: float,
-        started: float,
-    ) -> Decision:
-        self._network = network
-        return self._offline.decision(
-            time,
-            reason,
-            network,
-            before,
-            latency_ms=factor * self._latency[network],
-            limit_ms=self.deadline_ms,
-            seconds=clock.perf_counter() - started,
-        )

@@ -70,7 +70,16 @@ class LightHeavyPolicy(Policy):
         reason = Reason.UNREACHABLE if found is None else Reason.START
         network = self._smallest if found is None else found
         self._seen.clear()
-        return self._decided(time, reason, network, None, 1.0, started, found is not None)
+        self._network = network
+        return self._offline.decision(
+            time,
+            reason,
+            network,
+            None,
+            limit_ms=self.deadline_ms,
+            started=started,
+            proven=found is not None,
+        )
 
     def observe(self, observation: Observation) -> Decision | None:
         if not usable(observation) or observation.network != self._network:
@@ -94,8 +103,16 @@ class LightHeavyPolicy(Policy):
             network, reason = self._smallest, Reason.UNREACHABLE
         if network == self._network:
             return None
-        return self._decided(
-            observation.time, reason, network, self._network, factor, started, proven
+        before, self._network = self._network, network
+        return offline.decision(
+            observation.time,
+            reason,
+            network,
+            before,
+            factor=factor,
+            limit_ms=self.deadline_ms,
+            started=started,
+            proven=proven,
         )
 
     def _light(self, factor: float, measured: float, slow: bool) -> Network | None:
@@ -124,25 +141,3 @@ class LightHeavyPolicy(Policy):
         program = self._program.moved(0, self.deadline_ms / factor)
         networks = self._solver.solve(program).networks
         return networks[0] if networks else None
-
-    def _decided(
-        self,
-        time: float,
-        reason: Reason,
-        network: Network,
-        before: Network | None,
-        factor: float,
-        started: float,
-        proven: bool,
-    ) -> Decision:
-        self._network = network
-        return self._offline.decision(
-            time,
-            reason,
-            network,
-            before,
-            latency_ms=factor * self._offline.latency(network),
-            limit_ms=self.deadline_ms,
-            seconds=clock.perf_counter() - started,
-            proven=proven,
-        )

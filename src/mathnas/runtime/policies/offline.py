@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time as clock
 
 import numpy as np
 
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import Direction, metric_named
 from mathnas.runtime.observation import Observation, PartTimes
-from mathnas.runtime.policy import Decision, Reason
+from mathnas.runtime.policy import Decision, Reason, changed_nodes
 from mathnas.space import Network
 from mathnas.table import BlockEffects, BlockTable
 
@@ -62,19 +63,30 @@ class Offline:
         reason: Reason,
         network: Network,
         before: Network | None,
-        **known: float | bool | None,
+        *,
+        factor: float = 1.0,
+        limit_ms: float | None = None,
+        started: float | None = None,
+        proven: bool = False,
     ) -> Decision:
-        """A decision with what changes and what is expected; `before` None for the first."""
-        changed = 0
-        if before is not None:
-            changed = sum(a != b for a, b in zip(before, network, strict=True))
+        """A decision with what changes, what is expected and what deciding took.
+
+        Args:
+            before: the network that served until then; None for the first.
+            factor: how many times as long as offline a run is expected to take.
+            started: when deciding did, by `time.perf_counter`; None where nothing was decided.
+        """
+        seconds = 0.0 if started is None else clock.perf_counter() - started
         return Decision(
             time,
             reason,
             network,
-            changed,
-            quality=self.quality(network),
-            **known,  # type: ignore[arg-type]
+            0 if before is None else changed_nodes(before, network),
+            factor * self.latency(network),
+            self.quality(network),
+            limit_ms,
+            seconds,
+            proven,
         )
 
 
