@@ -70,11 +70,6 @@ class LadderPolicy(Policy):
         self._missed = 0
         self._network = self._order[0]
 
-    @property
-    def networks(self) -> list[Network]:
-        """From the fastest to the slowest."""
-        return sorted(self._latency, key=lambda network: self._latency[network])
-
     def start(self, time: float) -> Decision:
         started = clock.perf_counter()
         network, fits = self._fitting(1.0, self.deadline_ms)
@@ -121,4 +116,4 @@ class LadderPolicy(Policy):
         for network in self._order:
             if factor * self._latency[network] <= limit:
                 return network, True
-        return self.networks[0], False
+        return min(self._latency, key=self._latency.__getitem__), False
