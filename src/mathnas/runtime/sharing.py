@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mathnas.errors import InvalidInputError
-from mathnas.runtime.traces import Conditions
+from mathnas.runtime.traces import Conditions, check_positive
 from mathnas.space import Floats
 
 
@@ -48,9 +48,7 @@ class SharedCore(Conditions):
         spread: float = 0.2,
         seed: int = 0,
     ) -> None:
-        for name, value in (("seconds", seconds), ("slice_ms", slice_ms)):
-            if not (math.isfinite(value) and value > 0):
-                raise InvalidInputError(f"{name} is positive, but got {value}.")
+        check_positive(seconds=seconds, slice_ms=slice_ms)
         if not (math.isfinite(spread) and spread >= 0):
             raise InvalidInputError(f"a spread is finite and at least 0, but got {spread}.")
         phases = sorted(neighbours)

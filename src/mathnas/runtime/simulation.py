@@ -20,7 +20,7 @@ from mathnas.errors import InvalidInputError
 from mathnas.runtime.observation import Observation, PartTimes
 from mathnas.runtime.policy import Decision, Policy, changed_nodes
 from mathnas.runtime.served import Served
-from mathnas.runtime.traces import Conditions
+from mathnas.runtime.traces import Conditions, check_positive
 from mathnas.space import Floats, Network
 
 _AHEAD = 1024  # runs whose noise is drawn at a time
@@ -66,10 +66,12 @@ class World:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "deadline_ms", "rate", "outlier_ms"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InvalidInputError(f"{name} is positive, but got {value}.")
+        check_positive(
+            seconds=self.seconds,
+            deadline_ms=self.deadline_ms,
+            rate=self.rate,
+            outlier_ms=self.outlier_ms,
+        )
         for name in ("noise", "deviation", "switch_seconds"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

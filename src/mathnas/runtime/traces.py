@@ -219,7 +219,7 @@ def burst_trace(
     Raises:
         InvalidInputError: a duration or the factor is not positive.
     """
-    _check_positive(seconds=seconds, every=every, length=length, factor=factor)
+    check_positive(seconds=seconds, every=every, length=length, factor=factor)
     rng = np.random.default_rng(seed)
     steps: list[tuple[float, float]] = []
     time = float(rng.exponential(every))
@@ -248,7 +248,7 @@ def diurnal_trace(
     Raises:
         InvalidInputError: a duration or the factor is not positive, or the jitter negative.
     """
-    _check_positive(seconds=seconds, period=period, factor=factor)
+    check_positive(seconds=seconds, period=period, factor=factor)
     if jitter < 0:
         raise InvalidInputError(f"a jitter is at least 0, but got {jitter}.")
     times = np.arange(0.0, seconds, _RESOLUTION)
@@ -327,7 +327,7 @@ def observed_trace(
     Raises:
         InvalidInputError: no run can be used, or the piece is not positive.
     """
-    _check_positive(piece=piece)
+    check_positive(piece=piece)
     places = times.space.num_nodes + 2
     runs = sorted((run for run in observations if _timed(run, places)), key=lambda run: run.time)
     if not runs:
@@ -373,6 +373,17 @@ def spread_factors(factors: Floats, nodes: int, sensitivity: npt.ArrayLike | Non
     return 1 + np.outer(np.asarray(factors) - 1, own)
 
 
+def check_positive(**values: float | None) -> None:
+    """Of numbers by name; None, where one is not given, passes.
+
+    Raises:
+        InvalidInputError: one is not positive and finite.
+    """
+    for name, value in values.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InvalidInputError(f"{name} is positive, but got {value}.")
+
+
 def _with_changes(trace: Trace, ratio: float) -> Trace:
     """The trace with its jumps of mean factors by that ratio or more as what to settle after."""
     means = np.log(trace.values).mean(axis=1)
@@ -397,9 +408,3 @@ def _numbers(row: Sequence[str], count: int, where: str) -> list[float]:
     if len(found) != count or not all(map(math.isfinite, found)):
         raise FileFormatError(f"{where}: expected {count} finite numbers, but got {row!r}.")
     return found
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
-            raise InvalidInputError(f"{name} is positive, but got {value}.")
