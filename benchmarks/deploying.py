@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import mathnas as mn
+from _dynamic import chosen_space
 from _machine import header
 from _supernets import Floats, Trained
 from mathnas.nets.batchnorm import recalibrate
@@ -34,14 +35,6 @@ from mathnas.nets.scores import score
 SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
 SEED = 0
 Content = tuple[tuple[int, ...], bytes]
-# section 4 of benchmarks/results/cifar10_mobilenetv3.txt
-KEPT = {
-    "stage1": ("d2 k33 e33", "d2 k33 e34", "d2 k33 e44", "d4 k3333 e6446", "d4 k3335 e6666"),
-    "stage2": ("d2 k33 e33", "d2 k53 e43", "d2 k55 e44", "d4 k5577 e4463", "d4 k5577 e4464"),
-    "stage3": ("d2 k33 e33", "d2 k75 e33", "d3 k755 e334", "d4 k7553 e4446", "d4 k7557 e4446"),
-    "stage4": ("d2 k33 e33", "d2 k33 e43", "d2 k73 e64", "d2 k77 e66", "d4 k7777 e6666"),
-    "stage5": ("d2 k33 e33", "d2 k33 e43", "d2 k77 e43", "d2 k73 e63", "d2 k77 e66"),
-}
 
 
 @dataclass(frozen=True)
@@ -55,17 +48,6 @@ class Kind:
 
     name: str
     network: Callable[[mn.Network], nn.Module]
-
-
-def kept(supernet: MobileNetV3Net) -> GroupedSupernet:
-    """The supernet in stages of the kept candidates."""
-    whole = supernet.space.stages()
-    rows = {}
-    for node, candidates in zip(whole.nodes, whole.candidates, strict=True):
-        names = [block.name for block in node.blocks]
-        rows[node.name] = [candidates[names.index(name)].tolist() for name in KEPT[node.name]]
-    groups = {n.name: list(p) for n, p in zip(whole.nodes, whole.partition, strict=True)}
-    return GroupedSupernet(supernet, mn.GroupedSpace(supernet.space, groups, rows))
 
 
 def tensors_of(module: nn.Module, example: torch.Tensor, engine: str) -> dict[Content, int]:
@@ -111,8 +93,8 @@ def main(count: int, images: int, calibrating: int) -> None:
     torch.set_num_threads(1)
     trained = Trained.open(SUPERNET)
     assert isinstance(trained.supernet, MobileNetV3Net)
-    supernet = kept(trained.supernet)
-    space = supernet.space
+    space = chosen_space(trained.supernet.space)
+    supernet = GroupedSupernet(trained.supernet, space)
     test = trained.images(trained.test, images)
     calibration = trained.calibration(calibrating, SEED)
     others = trained.calibration(calibrating, SEED + 1)
