@@ -8,11 +8,12 @@ policies, and how they are scored, are the same in the simulated and in the real
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 import mathnas as mn
 from mathnas.runtime.controller import Controller
@@ -40,6 +41,7 @@ BATCH = 32  # images a run, of the times of parts
 _LINE = re.compile(r"  (?P<stage>stage\d): (?P<names>.+ \| .+)")
 
 Made = Callable[[float], Policy]
+Mask = npt.NDArray[np.bool_]
 
 
 def chosen_space(space: MobileNetV3) -> mn.GroupedSpace:
@@ -210,6 +212,19 @@ HEAD = (
     f"{'':16} {'misses%':>7} {'miss.%':>7} {'acc. %':>9} {'acc. %':>9} {'a minute':>9} "
     f"{'each':>7} {'p50 ms':>7} {'ms':>7}"
 )
+
+
+def table_of(title: str, scores: Mapping[str, Score]) -> None:
+    print(f"\n## {title}\n{HEAD}")
+    for name, score in scores.items():
+        print(f"{name:16} {score}")
+
+
+def pieces(served: Served, seconds: int) -> list[tuple[int, Mask]]:
+    """When each piece of so many seconds begins, and which runs were asked for in it, shape (k,);
+    pieces without runs are left out."""
+    starts = seconds * (served.times // seconds).astype(int)
+    return [(start, starts == start) for start in np.unique(starts).tolist()]
 
 
 def beaten_by(scores: dict[str, Score]) -> list[str]:

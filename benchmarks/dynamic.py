@@ -35,14 +35,15 @@ import numpy.typing as npt
 
 import mathnas as mn
 from _dynamic import (
-    HEAD,
     HINDSIGHT,
     MOST_MISSES,
     OURS,
     Known,
     Score,
     beaten_by,
+    pieces,
     policies,
+    table_of,
 )
 from _figures import grid, save
 from _machine import header
@@ -200,9 +201,7 @@ def by_seconds(served: dict[str, Served], seats: dict[str, Seat], known: Known) 
     for name, record in served.items():
         expected = record.expected(known.table, "accuracy")
         correct = np.array(seats[name].correct)
-        seconds = record.times.astype(int)
-        for second in np.unique(seconds).tolist():
-            place = seconds == second
+        for second, place in pieces(record, 1):
             middle, high = np.quantile(record.latencies_ms[place], [0.5, 0.95])
             writer.writerow(
                 [
@@ -219,11 +218,10 @@ def draw(path: Path, served: dict[str, Served], scores: dict[str, Score], known:
     for name in ("Dynamic-OFA, 7", "light/heavy", OURS):
         record = served[name]
         expected = record.expected(known.table, "accuracy")
-        pieces = (record.times // 5).astype(int)
-        places = [pieces == piece for piece in np.unique(pieces)]
+        starts, places = zip(*pieces(record, 5), strict=True)
         late = [np.quantile(record.latencies_ms[place], 0.95) for place in places]
-        axes[0].plot(5 * np.unique(pieces), late, label=name)
-        axes[1].plot(5 * np.unique(pieces), [expected[place].mean() for place in places])
+        axes[0].plot(starts, late, label=name)
+        axes[1].plot(starts, [expected[place].mean() for place in places])
     axes[0].axhline(served[OURS].deadline_ms, color="black", lw=0.8, ls="--")
     for change in served[OURS].changes:
         axes[0].axvline(change, color="lightgrey", lw=0.8, zorder=0)
@@ -242,9 +240,7 @@ def draw(path: Path, served: dict[str, Served], scores: dict[str, Score], known:
 
 
 def report(title: str, scores: dict[str, Score]) -> None:
-    print(f"\n## {title}\n{HEAD}")
-    for name, score in scores.items():
-        print(f"{name:16} {score}")
+    table_of(title, scores)
     found = beaten_by(scores)
     print("policies with no more misses and no less accuracy than ours: ", end="")
     print("none" if not found else "".join(f"\n  {line}" for line in found))

@@ -28,7 +28,6 @@ import numpy as np
 
 from _dynamic import (
     BATCH,
-    HEAD,
     HINDSIGHT,
     MOST_MISSES,
     OURS,
@@ -36,7 +35,9 @@ from _dynamic import (
     Score,
     beaten_by,
     kept_networks,
+    pieces,
     policies,
+    table_of,
 )
 from _figures import grid, save
 from _machine import header
@@ -201,12 +202,6 @@ def scores_in(place: tuple[str, int]) -> dict[str, Score]:
     return {name: Score.of(served, known()) for name, served in served_in(*place).items()}
 
 
-def table_of(title: str, scores: Mapping[str, Score]) -> None:
-    print(f"\n## {title}\n{HEAD}")
-    for name, score in scores.items():
-        print(f"{name:16} {score}")
-
-
 def mean_over(rows: list[dict[str, Score]]) -> dict[str, Score]:
     return {name: Score.mean([row[name] for row in rows]) for name in rows[0]}
 
@@ -274,16 +269,13 @@ def draw(path: Path, by_place: Mapping[tuple[str, int], dict[str, Score]]) -> No
 def lines(axes: Any, served: Served, name: str) -> None:
     """Latency and expected accuracy over time, by seconds."""
     expected = served.expected(known().table, "accuracy")
-    seconds = np.floor(served.times).astype(int)
-    places = [seconds == second for second in np.unique(seconds)]
+    seconds, places = zip(*pieces(served, 1), strict=True)
     middle, high = np.array(
         [np.quantile(served.latencies_ms[place], [0.5, 0.95]) for place in places]
     ).T
-    (line,) = axes[0].plot(np.unique(seconds), middle, label=name)
-    axes[0].plot(np.unique(seconds), high, color=line.get_color(), lw=0.7, ls=":")
-    axes[1].plot(
-        np.unique(seconds), [expected[place].mean() for place in places], color=line.get_color()
-    )
+    (line,) = axes[0].plot(seconds, middle, label=name)
+    axes[0].plot(seconds, high, color=line.get_color(), lw=0.7, ls=":")
+    axes[1].plot(seconds, [expected[place].mean() for place in places], color=line.get_color())
 
 
 def networks_of(axis: Any) -> None:
