@@ -290,9 +290,7 @@ def main() -> None:
         changes = stress.changes
     served = {name: seat.served(deadline, changes) for name, seat in seats.items()}
     qualities = [offline.quality(network) for network in front]
-    best = list(fixed)[
-        best_fixed(front, qualities, [served[n] for n in fixed], most_misses=MOST_MISSES)
-    ]
+    best = list(fixed)[best_fixed(qualities, [served[n] for n in fixed], most_misses=MOST_MISSES)]
     moving = {n: record for n, record in served.items() if n not in fixed}
     shown = {HINDSIGHT: replace(served[best], policy=HINDSIGHT), **moving}
     accuracy = {name: seats[best if name == HINDSIGHT else name].accuracy for name in shown}

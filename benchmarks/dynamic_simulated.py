@@ -194,7 +194,7 @@ def served_in(name: str, seed: int) -> dict[str, Served]:
     front = front_networks(offline, ON_FRONT)
     fixed = [simulate(FixedPolicy(offline, network, HINDSIGHT), own) for network in front]
     qualities = [offline.quality(network) for network in front]
-    best = best_fixed(front, qualities, fixed, most_misses=MOST_MISSES)
+    best = best_fixed(qualities, fixed, most_misses=MOST_MISSES)
     return {HINDSIGHT: fixed[best], **found}
 
 

@@ -185,11 +185,7 @@ def _followed(decision: Decision, before: Network, world: World) -> Network:
 
 
 def best_fixed(
-    networks: Sequence[Network],
-    qualities: Sequence[float],
-    served: Sequence[Served],
-    *,
-    most_misses: float = 0.02,
+    qualities: Sequence[float], served: Sequence[Served], *, most_misses: float = 0.02
 ) -> int:
     """Which of several fixed networks was the best in hindsight: its place.
 
@@ -197,15 +193,15 @@ def best_fixed(
     there is none, the one with the fewest misses.
 
     Args:
-        networks, qualities, served: of each; what it served was recorded or simulated.
+        qualities, served: of each; what it served was recorded or simulated.
 
     Raises:
         InvalidInputError: there are none, or not as many of each.
     """
-    if not networks or not len(networks) == len(qualities) == len(served):
+    if not qualities or len(qualities) != len(served):
         raise InvalidInputError(
             f"hindsight is on at least one network, with a quality and a record each, but got "
-            f"{len(networks)}, {len(qualities)} and {len(served)}."
+            f"{len(qualities)} and {len(served)}."
         )
     misses = [record.misses() for record in served]
 
@@ -213,4 +209,4 @@ def best_fixed(
         meets = misses[place] <= most_misses
         return (meets, qualities[place] if meets else -misses[place])
 
-    return max(range(len(networks)), key=rank)
+    return max(range(len(served)), key=rank)
