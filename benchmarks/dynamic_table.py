@@ -69,15 +69,26 @@ class Tree:
             yield from self._below((*chosen, block), value if part is None else part(value))
 
 
+def accuracy_of(
+    dynamic: DynamicNetwork,
+    network: mn.Network,
+    images: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+) -> float:
+    """Of a network as it is deployed, in percent."""
+    dynamic.switch(network)
+    pieces = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
+    outputs = [dynamic.run(piece).outputs.argmax(axis=1) for piece in pieces]
+    return 100 * float((np.concatenate(outputs) == labels).mean())
+
+
 def fitted(folder: Path, dynamic: DynamicNetwork, images: LabelledImages) -> mn.BlockTable:
     """The table, from accuracies on held-out images, of networks as they are deployed."""
     space = dynamic.space
-    pieces, labels = torch.split(images.images, AT_ONCE), images.labels.numpy()
+    own, labels = images.images.numpy(), images.labels.numpy()
 
     def accuracy(network: mn.Network) -> dict[str, float]:
-        dynamic.switch(network)
-        outputs = [dynamic.run(piece.numpy()).outputs.argmax(axis=1) for piece in pieces]
-        return {"accuracy": 100 * float((np.concatenate(outputs) == labels).mean())}
+        return {"accuracy": accuracy_of(dynamic, network, own, labels)}
 
     networks = [*mn.single_sampling(space).networks, *space.sample(RANDOM, seed=SEED)]
     with mn.Study(folder / "deployed.study", space) as study:

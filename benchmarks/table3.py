@@ -32,7 +32,7 @@ import itertools
 import tempfile
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from _figures import grid, save
 from _machine import header
 from _supernets import Floats, Trained
 from dynamic_simulated import HEAVIEST, QUIET
-from dynamic_table import AT_ONCE, CALIBRATING, SEED, SUPERNET, part_times
+from dynamic_table import CALIBRATING, SEED, SUPERNET, accuracy_of, part_times
 from mathnas.devices.onnxruntime import session_options
 from mathnas.devices.timing import Timing, TimingSettings, time_in_turns
 from mathnas.nets.batchnorm import recalibrate
@@ -220,25 +220,14 @@ def known_of(
     times = part_times(dynamic, np.ascontiguousarray(images[:batch]))
     known = replace(known, times=times)
     for network in (smallest_network(known.offline), largest_network(known.offline)):
-        dynamic.switch(network)
-        right = sum(
-            int((dynamic.run(np.ascontiguousarray(images[piece])).outputs.argmax(1) == own).sum())
-            for piece, own in _pieces(labels)
-        )
-        stored = known.measured[network]
+        right, stored = accuracy_of(dynamic, network, images, labels), known.measured[network]
         # another processor may round otherwise
-        if abs(100 * right / len(labels) - stored) > ROUNDING:
+        if abs(right - stored) > ROUNDING:
             raise SystemExit(
-                f"{network} gets {100 * right / len(labels):.2f} % of the test images right, but "
-                f"{stored:.2f} % are stored: run dynamic_table.py"
+                f"{network} gets {right:.2f} % of the test images right, but {stored:.2f} % are "
+                "stored: run dynamic_table.py"
             )
     return known, dynamic
-
-
-def _pieces(labels: npt.NDArray[np.int64]) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
-    for start in range(0, len(labels), AT_ONCE):
-        piece = slice(start, start + AT_ONCE)
-        yield piece, labels[piece]
 
 
 def own_accuracies(
