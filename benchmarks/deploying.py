@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import mathnas as mn
+from _columns import lines
 from _dynamic import chosen_space
 from _machine import header
 from _supernets import Floats, Trained
@@ -166,10 +167,7 @@ def table(kinds: list[Kind], found: Floats) -> str:
                 f"{np.asarray(np.corrcoef(ranks))[0, 1]:.2f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return lines(rows)
 
 
 if __name__ == "__main__":

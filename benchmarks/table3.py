@@ -43,6 +43,7 @@ import onnxruntime
 import torch
 
 import mathnas as mn
+from _columns import lines
 from _dynamic import BATCH, OURS, Known, finders, kept_networks, policies
 from _figures import grid, save
 from _machine import header
@@ -326,15 +327,6 @@ def short(value: float) -> str:
 def pair(times: Floats | Sequence[float], unit: float = 1e3) -> str:
     """Median and 99 % quantile; by default of seconds, in milliseconds."""
     return " / ".join(short(float(q) * unit) for q in np.quantile(times, [0.5, 0.99]))
-
-
-def lines(rows: Sequence[Sequence[str]]) -> str:
-    """In columns, the first to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-        for row in rows
-    )
 
 
 def networks_table(
