@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from resident_cases import plain_space
 
 from mathnas.metrics import metric_named
 from mathnas.runtime.controller import Controller
 from mathnas.runtime.observation import Observation, PartTimes
 from mathnas.runtime.policy import Decision, Policy
-from mathnas.space import Block, BlockNode, Floats, Network, SearchSpace
+from mathnas.space import Floats, Network, SearchSpace
 from mathnas.table import BlockEffects, BlockTable
 
 Load = Callable[[float], "float | Floats"]
-
-
-def space_of(nodes: int = 3, blocks: int = 3) -> SearchSpace:
-    return SearchSpace(
-        [
-            BlockNode(f"n{i}", tuple(Block(f"b{j}", macs=1.0 + j) for j in range(blocks)))
-            for i in range(nodes)
-        ],
-        name="resident",
-    )
 
 
 def world(
@@ -35,7 +26,7 @@ def world(
         skips: whether the first block of every node computes nothing.
     """
     rng = np.random.default_rng(seed)
-    space = space_of(nodes, blocks)
+    space = plain_space(nodes, blocks)
     cost = np.sort(rng.uniform(0.5, 3.0, (nodes, blocks)), axis=1)
     if skips:
         cost[:, 0] = 0.0

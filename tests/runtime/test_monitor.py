@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runtime_cases import networks, run_of, space_of, world
+from resident_cases import plain_space
+from runtime_cases import networks, run_of, world
 
 from mathnas.errors import InvalidInputError
 from mathnas.runtime.monitor import Monitor
@@ -262,7 +263,7 @@ def test_a_table_without_latency_gets_one() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     table, times = world()
-    other = PartTimes(space_of(2, 2), 1.0, [1.0] * 4, 1.0)
+    other = PartTimes(plain_space(2, 2), 1.0, [1.0] * 4, 1.0)
     with pytest.raises(InvalidInputError, match="times and table are of one space"):
         Monitor(table, other)
     with pytest.raises(InvalidInputError, match="told in ms, but energy_mj is in mJ"):

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from runtime_cases import networks, space_of, world
+from resident_cases import plain_space
+from runtime_cases import networks, world
 
 from mathnas.errors import InvalidInputError
 from mathnas.runtime.observation import PartTimes
@@ -145,7 +146,7 @@ def test_the_whole_alone_tells_the_load() -> None:
 
 def test_a_single_whole_is_one_row_of_the_posterior() -> None:
     """To first order: with parts that are observed alone it is the same as their own row."""
-    space = space_of(2, 2)
+    space = plain_space(2, 2)
     times = PartTimes(space, 1.0, [0, 0, 0, 0], 0.0)
     by_part, by_whole = PartModel(times, PRIOR), PartModel(times, PRIOR)
     by_part.observe((0, 1), [1.7, 0, 0, 0], [0.01] * 4)
@@ -191,4 +192,4 @@ def test_what_is_not_a_prior_or_a_time_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="memory_s is positive and finite, but got 0"):
         Prior(memory_s=0)
     with pytest.raises(InvalidInputError, match="every network takes some time"):
-        PartModel(PartTimes(space_of(1, 2), 0.0, [0.0, 1.0], 0.0), Prior())
+        PartModel(PartTimes(plain_space(1, 2), 0.0, [0.0, 1.0], 0.0), Prior())
