@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ _RECORD = "mathnas"
 _DIGEST = "sha256"
 
 Array = npt.NDArray[np.generic]
+Bits = Callable[[Any], npt.NDArray[np.uint8]]
+"""All bits of a tensor as flat bytes."""
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array], record: Mapping[str, object]) -> None:
@@ -34,10 +35,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], record: Mapping[str, o
     Raises:
         FileFormatError: the file cannot be written.
     """
-    safetensors = safetensors_with("numpy")
     plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    content = safetensors.numpy.save(plain, metadata_of(record, _digest(plain)))
-    write_content(path, content, safetensors.SafetensorError)
+    write_file(path, "numpy", plain, record, _bits)
 
 
 def read_arrays(path: Path, format_name: str, newest: int) -> tuple[dict[str, Array], Record]:
@@ -47,31 +46,68 @@ def read_arrays(path: Path, format_name: str, newest: int) -> tuple[dict[str, Ar
         FileFormatError: the file cannot be read, is damaged, is another format, or is newer than
             this version of mathnas understands.
     """
-    with opened(path, "numpy") as file:
-        metadata = file.metadata() or {}
-        # another program's file is refused by its record, whatever types its tensors have
-        record = read_record(path, metadata, format_name, newest)
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    check_digest(path, metadata, _digest(arrays))
-    return arrays, record
+    return read_file(path, "numpy", format_name, newest, _bits)
 
 
-def _digest(arrays: Mapping[str, Array]) -> str:
-    return digest_of(
-        (name, str(array.dtype), array.shape, array.reshape(-1).view(np.uint8))
-        for name, array in sorted(arrays.items())
-    )
+def _bits(array: Array) -> npt.NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
 
 
-# ---- what both kinds of tensors need ---------------------------------------------------------
+# ---- for both kinds of tensors ---------------------------------------------------------------
 
 
-def safetensors_with(framework: str) -> Any:
-    """The safetensors package with its functions for ``numpy`` or ``torch``.
+def write_file(
+    path: Path,
+    framework: str,
+    tensors: Mapping[str, Any],
+    record: Mapping[str, object],
+    bits: Bits,
+) -> None:
+    """Write tensors of ``numpy`` or ``torch`` without gaps; see `write_arrays`.
 
     Raises:
-        MissingExtraError: it is not installed.
+        FileFormatError: the file cannot be written.
     """
+    safetensors = _safetensors(framework)
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    metadata = {_RECORD: text, _DIGEST: _digest(tensors, bits)}
+    with replacing(path, safetensors.SafetensorError) as temporary:
+        temporary.write_bytes(getattr(safetensors, framework).save(tensors, metadata))
+
+
+def read_file(
+    path: Path, framework: str, format_name: str, newest: int, bits: Bits
+) -> tuple[dict[str, Any], Record]:
+    """The tensors of a file, of ``numpy`` or ``torch``, and its record; see `read_arrays`.
+
+    Raises:
+        FileFormatError: as `read_arrays`.
+    """
+    safetensors = _safetensors(framework)
+    try:
+        # opened first: safetensors names a missing file in its own way
+        with path.open("rb"):
+            pass
+        with safetensors.safe_open(str(path), framework=framework) as file:
+            metadata = file.metadata() or {}
+            # another program's file is refused by its record, whatever types its tensors have
+            record = _record(path, metadata, format_name, newest)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+        raise FileFormatError(
+            f"{path} is damaged, or no safetensors file ({error}): use another copy."
+        ) from error
+    if metadata.get(_DIGEST) != _digest(tensors, bits):
+        raise FileFormatError(
+            f"{path} is damaged: its tensors do not have the digest that was written with them. "
+            "Use another copy."
+        )
+    return tensors, record
+
+
+def _safetensors(framework: str) -> Any:
     try:
         import safetensors
 
@@ -83,49 +119,7 @@ def safetensors_with(framework: str) -> Any:
     return safetensors
 
 
-def write_content(path: Path, content: bytes, *failures: type[Exception]) -> None:
-    """Write a file's content, whole or not at all.
-
-    Raises:
-        FileFormatError: the file cannot be written.
-    """
-    with replacing(path, *failures) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextmanager
-def opened(path: Path, framework: str) -> Iterator[Any]:
-    """A safetensors file to read.
-
-    Raises:
-        FileFormatError: it cannot be read, or is damaged or none.
-    """
-    safetensors = safetensors_with(framework)
-    try:
-        # opened first: safetensors names a missing file in its own way
-        with path.open("rb"):
-            pass
-        with safetensors.safe_open(str(path), framework=framework) as file:
-            yield file
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (safetensors.SafetensorError, ValueError, TypeError) as error:
-        raise FileFormatError(
-            f"{path} is damaged, or no safetensors file ({error}): use another copy."
-        ) from error
-
-
-def metadata_of(record: Mapping[str, object], digest: str) -> dict[str, str]:
-    """A file's metadata: its record and the digest of its tensors."""
-    return {_RECORD: json.dumps(record, ensure_ascii=False, allow_nan=False), _DIGEST: digest}
-
-
-def read_record(path: Path, metadata: Mapping[str, str], format_name: str, newest: int) -> Record:
-    """The record in a file's metadata.
-
-    Raises:
-        FileFormatError: there is none, or it is damaged, of another format or newer.
-    """
+def _record(path: Path, metadata: Mapping[str, str], format_name: str, newest: int) -> Record:
     if _RECORD not in metadata:
         raise FileFormatError(
             f"{path} is not a {format_name} file: it has no {_RECORD!r} in its metadata, but "
@@ -138,19 +132,10 @@ def read_record(path: Path, metadata: Mapping[str, str], format_name: str, newes
     return check_header(value, format_name, newest, str(path))
 
 
-def check_digest(path: Path, metadata: Mapping[str, str], digest: str) -> None:
-    """Raise `FileFormatError` where the tensors are not those that were written."""
-    if metadata.get(_DIGEST) != digest:
-        raise FileFormatError(
-            f"{path} is damaged: its tensors do not have the digest that was written with them. "
-            "Use another copy."
-        )
-
-
-def digest_of(tensors: Iterable[tuple[str, str, tuple[int, ...], npt.NDArray[np.uint8]]]) -> str:
-    """A digest of names, types, shapes and all bits (flat, as bytes), in the order of the names."""
+def _digest(tensors: Mapping[str, Any], bits: Bits) -> str:
+    """A digest of names, types, shapes and all bits."""
     digest = hashlib.sha256()
-    for name, kind, shape, content in tensors:
-        digest.update(f"{name} {kind} {tuple(shape)}\n".encode())
-        digest.update(content.data)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(bits(tensor).data)
     return digest.hexdigest()
