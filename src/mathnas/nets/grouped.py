@@ -63,8 +63,15 @@ class GroupedSupernet(ChainSupernet):
         return self.fine.extract_stem()
 
     def extract_block(self, node: int, block: int) -> nn.Module:
-        """The group's blocks one after another, without those that compute nothing."""
-        parts = [self.fine.extract_block(*chosen) for chosen in self.fine_places(node, block)]
+        return self.joined(node, block, self.fine.extract_block)
+
+    def joined(self, node: int, block: int, extract: Callable[[int, int], nn.Module]) -> nn.Module:
+        """The group's blocks one after another, without those that compute nothing.
+
+        Args:
+            extract: a node and a block of the supernet to the static module.
+        """
+        parts = [extract(*chosen) for chosen in self.fine_places(node, block)]
         parts = [part for part in parts if not isinstance(part, nn.Identity)]
         if not parts:
             return nn.Identity()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import cast
 
 import numpy as np
@@ -111,16 +111,14 @@ class TorchParts(LoadedParts):
 
 def extracted_parts(supernet: ChainSupernet) -> dict[str, nn.Module]:
     """Stem, head and every block that computes something, by their names in a package."""
-    view = supernet if isinstance(supernet, GroupedSupernet) else None
-    extract = cache((supernet if view is None else view.fine).extract_block)
+    extract = supernet.extract_block
+    if isinstance(supernet, GroupedSupernet):  # candidates have layers in common
+        extract = partial(supernet.joined, extract=cache(supernet.fine.extract_block))
     found: dict[str, nn.Module] = {STEM: supernet.extract_stem(), HEAD: supernet.extract_head()}
     for node, size in enumerate(supernet.space.sizes):
         for block in range(size):
-            places = [(node, block)] if view is None else view.fine_places(node, block)
-            layers = [extract(*place) for place in places]
-            layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
-            if layers:
-                module = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+            module = extract(node, block)
+            if not isinstance(module, nn.Identity):
                 found[block_key(node, block)] = module.eval()
     return found
 
