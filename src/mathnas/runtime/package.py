@@ -114,7 +114,8 @@ class Package:
                 f"{self.input_shape}."
             )
         _check_skipped(self.space, self.skipped)
-        _check_names("parts", self.parts, dict.fromkeys(self._expected()))
+        blocks = [block_key(*place) for place in self.places()]
+        _check_names("parts", self.parts, dict.fromkeys([STEM, *blocks, HEAD]))
         used = dict.fromkeys(name for part in self.parts.values() for name in part.names)
         _check_names("tensors", self.tensors, used)
         for key, part in self.parts.items():
@@ -159,16 +160,14 @@ class Package:
             largest.append(int(np.argmax(sizes)))
         return self.weight_bytes(tuple(largest))
 
-    def _expected(self) -> Iterator[str]:
-        """The parts that there must be."""
-        yield STEM
+    def places(self) -> Iterator[tuple[int, int, int | None]]:
+        """Node, block and block before of every part but stem and head: what `block_key` takes."""
         for node, size in enumerate(self.space.sizes):
             pairs = self.statistics == PAIR and node > 0
             previous = range(self.space.sizes[node - 1]) if pairs else [None]
             for block in range(size):
                 if (node, block) not in self.skipped:
-                    yield from (block_key(node, block, before) for before in previous)
-        yield HEAD
+                    yield from ((node, block, before) for before in previous)
 
     def _check_graph(self, key: str, part: PackagedPart) -> None:
         if (part.graph is None) != (self.engine == "torch"):

@@ -134,15 +134,11 @@ def _built(package: Package) -> dict[str, nn.Module]:
         )
     if isinstance(space, GroupedSpace):
         supernet = GroupedSupernet(supernet, space)
-    found: dict[str, nn.Module] = {STEM: supernet.extract_stem(), HEAD: supernet.extract_head()}
-    for node, size in enumerate(space.sizes):
-        previous = [None, *range(space.sizes[node - 1])] if node else [None]
-        for block in range(size):
-            keys = [block_key(node, block, before) for before in previous]
-            found |= {
-                key: supernet.extract_block(node, block) for key in keys if key in package.parts
-            }
-    return found
+    blocks = {
+        block_key(node, block, before): supernet.extract_block(node, block)
+        for node, block, before in package.places()
+    }
+    return {STEM: supernet.extract_stem(), HEAD: supernet.extract_head(), **blocks}
 
 
 def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
