@@ -72,13 +72,12 @@ class MobileNetV3Net(ChainSupernet):
         return cast(Tensor, self._first(self.first_conv(x)))
 
     def run_node(self, node: int, block: int, x: Tensor) -> Tensor:
-        choice = layer_choice(block)
-        return x if choice is None else cast(Tensor, self.layer(node)(x, MBConvChoice(*choice)))
+        return self.cut_node(node, block)(x)
 
     def cut_node(self, node: int, block: int) -> Callable[[Tensor], Tensor]:
         choice = layer_choice(block)
         if choice is None:
-            return super().cut_node(node, block)
+            return nn.Identity()
         layer = self.layer(node)
         return partial(layer, form=layer.cut(MBConvChoice(*choice)))
 
