@@ -247,7 +247,8 @@ def _start(problem: Problem) -> Kept:
         worth = problem.worth(front, group)
         size = min(problem.counts[group], len(worth))
         evenly = np.unique(np.linspace(0, len(worth) - 1, size).round().astype(int))
-        own = _exchanged(problem, worth, tuple(evenly.tolist()), None)[0]
+        start = _with(problem.everything, group, evenly.tolist())
+        own = _exchanged(problem, worth, start, group)[0]
         found.append(own if 0 in own else (0, *own[1:]))
     return tuple(found)
 
@@ -257,35 +258,35 @@ def _descended(problem: Problem, kept: Kept) -> tuple[Kept, float]:
     value, unchanged, group = -math.inf, 0, 0
     while unchanged < len(problem.groups):
         worth = problem.worth(problem.front_without(kept, group), group)
-        own, value = _exchanged(problem, worth, kept[group], (kept, group))
+        own, value = _exchanged(problem, worth, kept, group)
         unchanged = 1 if own != kept[group] else unchanged + 1
-        kept = (*kept[:group], own, *kept[group + 1 :])
+        kept = _with(kept, group, own)
         group = (group + 1) % len(problem.groups)
     return kept, value
 
 
 def _exchanged(
-    problem: Problem, worth: Floats, own: tuple[int, ...], place_in: tuple[Kept, int] | None
+    problem: Problem, worth: Floats, kept: Kept, group: int
 ) -> tuple[tuple[int, ...], float]:
-    """A covering that no exchange of one candidate improves, and its value.
+    """A covering by candidates of a group that no exchange of one improves, and its value.
 
-    Args:
-        place_in: the selection and the group, where memory is limited: what is exchanged, or added
-            where there are fewer than allowed, fits.
+    It begins with those that are kept. Where memory is limited, what is exchanged, or added where
+    there are fewer than allowed, fits beside the other groups'.
     """
-    chosen = list(own)
+    chosen = list(kept[group])
     value = float(problem.weights @ worth[chosen].max(axis=0))
     while True:
         best, move = value + _GAIN * problem.span, None
-        for place in range(_places(problem, chosen, place_in)):
+        # with a limit on memory one more may be free
+        places = len(chosen) + (problem.memory is not None and len(chosen) < problem.counts[group])
+        for place in range(places):
             others = chosen[:place] + chosen[place + 1 :]
             rest = worth[others]
             alone = rest.max(axis=0) if len(rest) else np.full(worth.shape[1], -np.inf)
             values = np.maximum(worth, alone) @ problem.weights
-            if problem.memory is not None and place_in is not None:
-                kept, group = place_in
-                beside = (*kept[:group], tuple(others), *kept[group + 1 :])
-                values = np.where(problem.memory.fitting(beside, group), values, -np.inf)
+            if problem.memory is not None:
+                fits = problem.memory.fitting(_with(kept, group, others), group)
+                values = np.where(fits, values, -np.inf)
             candidate = int(values.argmax())
             if values[candidate] > best:
                 best, move = float(values[candidate]), (place, candidate)
@@ -295,11 +296,9 @@ def _exchanged(
         value = float(problem.weights @ worth[chosen].max(axis=0))
 
 
-def _places(problem: Problem, chosen: list[int], place_in: tuple[Kept, int] | None) -> int:
-    """How many places may be filled anew: those of the chosen, and one more where it is free."""
-    if problem.memory is None or place_in is None:
-        return len(chosen)
-    return min(len(chosen) + 1, problem.counts[place_in[1]])
+def _with(kept: Kept, group: int, own: Sequence[int]) -> Kept:
+    """The selection with these candidates of a group."""
+    return (*kept[:group], tuple(own), *kept[group + 1 :])
 
 
 def _disturbed(problem: Problem, kept: Kept, rng: np.random.Generator) -> Kept:
@@ -327,14 +326,10 @@ def _needed(problem: Problem, kept: Kept, value: float) -> Kept:
     for group in problem.groups:
         own = tuple(sorted(set(kept[group])))
         for other in reversed(own):
-            fewer = (
-                *kept[:group],
-                tuple(candidate for candidate in own if candidate != other),
-                *kept[group + 1 :],
-            )
+            fewer = _with(kept, group, [candidate for candidate in own if candidate != other])
             if fewer[group] and problem.value(fewer) >= value - _GAIN * problem.span:
                 own = fewer[group]
-        kept = (*kept[:group], own, *kept[group + 1 :])
+        kept = _with(kept, group, own)
     return kept
 
 
@@ -393,16 +388,12 @@ def _decided(problem: Problem, box: _Box) -> bool:
 
 def _halves(problem: Problem, box: _Box, group: int, candidate: int) -> list[_Box]:
     """The box with a candidate kept, and with it dropped."""
-
-    def put(parts: Kept, own: tuple[int, ...]) -> Kept:
-        return (*parts[:group], own, *parts[group + 1 :])
-
     fixed = tuple(sorted((*box.fixed[group], candidate)))
     full = len(fixed) == problem.counts[group]
     rest = tuple(other for other in box.left[group] if other != candidate)
     return [
-        _Box(put(box.left, fixed) if full else box.left, put(box.fixed, fixed)),
-        _Box(put(box.left, rest), box.fixed),
+        _Box(_with(box.left, group, fixed) if full else box.left, _with(box.fixed, group, fixed)),
+        _Box(_with(box.left, group, rest), box.fixed),
     ]
 
 

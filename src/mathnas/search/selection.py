@@ -338,7 +338,8 @@ def choose_candidates(
     problem = terms.problem(counts, limits, shares)
     rounds = min(_ROUNDS, 5 * sum(map(len, terms.fronts)))  # few candidates are soon tried out
     kept, value = improved(problem, rounds=int(effort * rounds), seed=seed, until=until)
-    kept, value, bound = proven(problem, kept, value, boxes=int(effort * _BOXES), until=until)
+    boxes = int(effort * _BOXES)
+    kept, value, bound = proven(problem, kept, value, boxes=boxes, until=until)
     chosen = terms
     if memory is not None:
         if storage is None:
@@ -347,12 +348,11 @@ def choose_candidates(
         if not held.fits(terms.places(kept)):
             # what fits is no better than what need not
             chosen = terms.with_smaller(held)
-            tight = chosen.problem(counts, limits, shares, chosen.memory(held))
-            chosen.check_memory(tight, storage.fixed, memory)
-            boxes = int(effort * _BOXES)
-            kept, value = improved(
-                tight, rounds=int(effort * _TIGHT_ROUNDS), seed=seed, until=until
-            )
+            own = chosen.memory(held)
+            chosen.check_memory(own, storage.fixed, memory)
+            tight = chosen.problem(counts, limits, shares, own)
+            rounds = int(effort * _TIGHT_ROUNDS)
+            kept, value = improved(tight, rounds=rounds, seed=seed, until=until)
             kept, value, highest = proven(tight, kept, value, boxes=boxes, until=until)
             bound = value if highest == value else min(bound, highest)
     found = _selection(terms, chosen, problem, kept, bound, limits, start)
@@ -468,12 +468,11 @@ class _Terms:
             tuple(front[list(own)].tolist()) for front, own in zip(self.fronts, kept, strict=True)
         )
 
-    def check_memory(self, problem: Problem, fixed: float, limit: float) -> None:
+    def check_memory(self, own: Memory, fixed: float, limit: float) -> None:
         """Raise `InvalidInputError` where the cheapest network does not fit."""
-        assert problem.memory is not None  # asked for where there is a limit
         cheapest = ((0,),) * len(self.fronts)
-        if not problem.memory.fits(cheapest):
-            least = fixed + problem.memory.size(cheapest)
+        if not own.fits(cheapest):
+            least = fixed + own.size(cheapest)
             raise InvalidInputError(
                 f"the network of least {self.limited.name} is always kept, but it takes {least:g} "
                 f"and memory is limited to {limit:g}: allow more."
