@@ -85,15 +85,16 @@ def choose_blocks(
             f"blocks of one space are chosen, but the table is of {table.space.name} and the "
             f"supernet of {supernet.space.name}."
         )
+    whole = _grouped(groups, table.space)
     return choose_candidates(
         table,
-        groups if isinstance(groups, GroupedSpace) else _named(groups, table.space),
+        whole,
         count,
         limit=limit,
         maximize=maximize,
         minimize=minimize,
         budgets=budgets,
-        storage=storage_of(supernet, count, groups, engine=engine, sharing=sharing),
+        storage=storage_of(supernet, count, whole, engine=engine, sharing=sharing),
         memory=memory,
         effort=effort,
         time_limit=time_limit,
@@ -124,9 +125,7 @@ def storage_of(
     """
     sharing = sharing or default_sharing(engine)
     space = supernet.space
-    whole = (
-        groups if isinstance(groups, GroupedSpace) else GroupedSpace(space, _named(groups, space))
-    )
+    whole = _grouped(groups, space)
     own, pieces = [], []
     for group, nodes in enumerate(whole.partition):
         first = True  # whether candidates may begin with this node
@@ -145,8 +144,12 @@ def storage_of(
     return Storage(float(fixed), np.array(own), pieces)
 
 
-def _named(groups: Groups | None, space: SearchSpace) -> Groups:
-    return groups if groups is not None else {node.name: [node.name] for node in space.nodes}
+def _grouped(groups: Groups | GroupedSpace | None, space: SearchSpace) -> GroupedSpace:
+    if isinstance(groups, GroupedSpace):
+        return groups
+    if groups is None:
+        groups = {node.name: [node.name] for node in space.nodes}
+    return GroupedSpace(space, groups)
 
 
 def _sizes(module: nn.Module, *, folded: bool) -> tuple[int, dict[str, float]]:

@@ -330,6 +330,8 @@ def choose_candidates(
         raise InvalidInputError(
             f"networks are compared by one metric and limited in another, but both are {limit!r}."
         )
+    if memory is not None and storage is None:
+        raise InvalidInputError("memory is limited in the unit of a storage: give one.")
     whole = groups if isinstance(groups, GroupedSpace) else GroupedSpace(table.space, groups)
     terms = _Terms(whole, table, objective, upwards, limit)
     counts = _counts(whole, count)
@@ -341,9 +343,7 @@ def choose_candidates(
     boxes = int(effort * _BOXES)
     kept, value, bound = proven(problem, kept, value, boxes=boxes, until=until)
     chosen = terms
-    if memory is not None:
-        if storage is None:
-            raise InvalidInputError("memory is limited in the unit of a storage: give one.")
+    if memory is not None and storage is not None:
         held = storage.of(whole, memory)
         if not held.fits(terms.places(kept)):
             # what fits is no better than what need not
