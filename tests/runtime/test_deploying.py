@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas import BlockEffects, BlockTable, GroupedSpace, InvalidInputError, metric_named
+from mathnas.errors import MissingExtraError
 from mathnas.nets.calibrated import Sharing, calibrated_parts
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.grouped import GroupedSupernet
@@ -214,11 +216,22 @@ def test_every_node_is_a_group_by_default() -> None:
     assert max(chosen.space.sizes) <= 2
 
 
+def test_what_an_engine_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mathnas.runtime.onnx_packaging", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"for onnxruntime need onnx: .*mathnas\[onnx\]"):
+        deploy(NET, table_of(NET.space), BATCHES, engine="onnxruntime")
+
+
 def test_what_cannot_be_deployed() -> None:
     table = table_of(NET.space)
     other: ChainSupernet = DigitsNet().eval()
     with pytest.raises(InvalidInputError, match="an engine is one of onnxruntime, torch"):
         deploy(NET, table, BATCHES, engine="abacus")
+    with pytest.raises(InvalidInputError, match="an engine is one of onnxruntime, torch"):
+        deploy(NET, table, BATCHES, engine="abacus", sharing=Sharing.BLOCK)
+    with pytest.raises(InvalidInputError, match="an engine is one of onnxruntime, torch"):
+        storage_of(NET, 2, engine="abacus", sharing=Sharing.BLOCK)
     with pytest.raises(InvalidInputError, match="a package's table is of the blocks"):
         deploy(other, table, BATCHES, engine="torch")
     with pytest.raises(InvalidInputError, match="at least one batch"):

@@ -8,7 +8,7 @@ gives a `Package` to write.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mathnas._progress import Show
-from mathnas.errors import InvalidInputError
+from mathnas.errors import InvalidInputError, MissingExtraError
 from mathnas.grouped import GroupedSpace, Groups
 from mathnas.nets.calibrated import CalibratedParts, Place, Sharing, calibrated_parts
 from mathnas.nets.supernet import ChainSupernet
@@ -44,7 +44,8 @@ def default_sharing(engine: str) -> Sharing:
     Raises:
         InvalidInputError: the engine is unknown.
     """
-    _check_engine(engine)
+    if engine not in ENGINES:
+        raise InvalidInputError(f"an engine is one of {', '.join(ENGINES)}, but got {engine!r}.")
     return Sharing.PAIR if engine == "torch" else Sharing.ENTRY
 
 
@@ -123,7 +124,8 @@ def storage_of(
     Raises:
         InvalidInputError: the engine is unknown, or the groups are no partition.
     """
-    sharing = sharing or default_sharing(engine)
+    usual = default_sharing(engine)  # refuses an unknown engine in any case
+    sharing = sharing or usual
     space = supernet.space
     whole = _grouped(groups, space)
     own, pieces = [], []
@@ -200,21 +202,21 @@ def deploy(
         ExportError: a graph does not compute what its module does.
         MissingExtraError: the engine's packages are not installed.
     """
-    sharing = sharing or default_sharing(engine)
+    usual = default_sharing(engine)  # refuses an unknown engine in any case
+    sharing = sharing or usual
     if table.space != supernet.space:
         raise InvalidInputError(
             f"a package's table is of the blocks that are kept, those of {supernet.space.name}, "
             f"but got a table of {table.space.name}."
         )
+    onnx_parts = None if engine == "torch" else _onnx_parts()  # missing ones are named at once
     parts = calibrated_parts(supernet, batches, sharing=sharing, seed=seed, progress=progress)
     modules = {place: m for place, m in parts.blocks.items() if not isinstance(m, nn.Identity)}
     skipped = frozenset(place[:2] for place in parts.blocks if place not in modules)
     shelf = _Shelf()
-    if engine == "torch":
+    if onnx_parts is None:
         made = _torch_parts(parts, modules, shelf)
     else:
-        from mathnas.runtime.onnx_packaging import onnx_parts
-
         made = onnx_parts(parts, modules, batches[0], shelf.add, progress=progress)
     channels, height, width = batches[0].shape[1:]
     images = sum(map(len, batches))
@@ -228,6 +230,16 @@ def deploy(
         skipped,
         {**(notes or {}), "sharing": sharing.value, "calibration_images": images},
     )
+
+
+def _onnx_parts() -> Callable[..., dict[str, PackagedPart]]:
+    try:
+        from mathnas.runtime.onnx_packaging import onnx_parts
+    except ImportError as error:
+        raise MissingExtraError(
+            f"parts for onnxruntime need {error.name or error}: pip install 'mathnas[onnx]'."
+        ) from error
+    return onnx_parts
 
 
 def _torch_parts(
@@ -259,8 +271,3 @@ def _content(array: npt.NDArray[np.generic]) -> str:
     digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
     digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:24]
-
-
-def _check_engine(engine: str) -> None:
-    if engine not in ENGINES:
-        raise InvalidInputError(f"an engine is one of {', '.join(ENGINES)}, but got {engine!r}.")
