@@ -98,6 +98,10 @@ class ElasticConv2d(nn.Module):
             for _, small, name in self._steps:
                 self.get_parameter(name).copy_(torch.eye(small * small))
 
+    def width(self, in_channels: int, out_channels: int | None = None) -> int:
+        """Output channels of a form: as many as are asked for, by default all that it can have."""
+        return out_channels or (in_channels if self.depthwise else self.out_channels)
+
     def weight_of(self, in_channels: int, out_channels: int, kernel: int) -> Tensor:
         """The weights of one form, shape (out_channels, in_channels or 1, kernel, kernel).
 
@@ -144,7 +148,7 @@ class ElasticConv2d(nn.Module):
         Raises:
             InvalidInputError: the layer has no such form.
         """
-        outputs = out_channels or (in_channels if self.depthwise else self.out_channels)
+        outputs = self.width(in_channels, out_channels)
         size = kernel or self.kernels[-1]
         return partial(
             functional.conv2d,
@@ -158,7 +162,7 @@ class ElasticConv2d(nn.Module):
         self, in_channels: int, *, out_channels: int | None = None, kernel: int | None = None
     ) -> nn.Conv2d:
         """One form as a plain convolution with its own memory."""
-        outputs = out_channels or (in_channels if self.depthwise else self.out_channels)
+        outputs = self.width(in_channels, out_channels)
         size = kernel or self.kernels[-1]
         weight = self.weight_of(in_channels, outputs, size).detach()
         conv = nn.Conv2d(

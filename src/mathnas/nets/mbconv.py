@@ -175,9 +175,9 @@ class ElasticConvNorm(nn.Module):
         self, in_channels: int, *, out_channels: int | None = None, kernel: int | None = None
     ) -> Cut:
         """One form for one run; see `ElasticConv2d.cut`."""
-        conv = self.conv
-        width = out_channels or (in_channels if conv.depthwise else conv.out_channels)
-        parts = [conv.cut(in_channels, out_channels=width, kernel=kernel), self.norm.cut(width)]
+        width = self.conv.width(in_channels, out_channels)
+        conv = self.conv.cut(in_channels, out_channels=width, kernel=kernel)
+        parts = [conv, self.norm.cut(width)]
         if self.act is not None:
             parts.append(self.act)
         if self.se is not None:
