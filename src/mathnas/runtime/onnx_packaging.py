@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas._progress import Show, progress_bar
+from mathnas.devices.onnxruntime import session_options
 from mathnas.nets.agreement import check_agreement
 from mathnas.nets.calibrated import CalibratedParts, Place
 from mathnas.nets.folding import folded
@@ -177,8 +178,7 @@ def _check(
     inputs: Tensor,
 ) -> None:
     """Raise `ExportError` where graph and weights do not compute what the module does."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options = session_options(1)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     options.add_external_initializers(list(weights), values)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
