@@ -17,13 +17,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mathnas._exchange import read_rows, write_rows
 from mathnas._store import Store
@@ -120,6 +121,17 @@ class Measurements:
         """The row of a network, or None where it was not measured."""
         rows = np.flatnonzero((self.networks == np.array(network)).all(axis=1))
         return int(rows[0]) if len(rows) else None
+
+    def where(self, kept: Sequence[bool] | npt.NDArray[np.bool_]) -> Measurements:
+        """Those of the networks for which `kept`, of shape (k,), is true."""
+        rows = np.array(kept, dtype=bool)
+        return replace(
+            self,
+            networks=self.networks[rows],
+            values=self.values[rows],
+            spread=self.spread[rows],
+            repeats=self.repeats[rows],
+        )
 
 
 class Study:

@@ -440,7 +440,7 @@ def _held_out(
     for fold in range(_FOLDS):
         left = folds == fold
         rest = ~left
-        own, factors = _some(data, rest), found.factors[rest]
+        own, factors = data.where(rest), found.factors[rest]
         plain = responses_of(own.values, own.metric, None)
         # a fold whose values are all equal has no relative errors
         response = next((one for one in plain if one.relative == relative), plain[0])
@@ -499,16 +499,6 @@ def _stacked(
         column = columns[0 if weight else 1]
     widening = calibration(data.values, together)
     return _Stacked(widened(column, widening), weight, widening, together)
-
-
-def _some(data: Measurements, rows: np.ndarray) -> Measurements:
-    return replace(
-        data,
-        networks=data.networks[rows],
-        values=data.values[rows],
-        spread=data.spread[rows],
-        repeats=data.repeats[rows],
-    )
 
 
 def _to_the_top(climb: _Climb) -> None:

@@ -461,18 +461,7 @@ class _Rest(Study):
         device: str | None = None,
     ) -> Measurements:
         data = super().measurements(metric, conditions, device=device)
-        return _rows(data, [tuple(row) not in self._left_out for row in data.networks.tolist()])
-
-
-def _rows(data: Measurements, kept: Sequence[bool]) -> Measurements:
-    mask = np.array(kept, dtype=bool)
-    return replace(
-        data,
-        networks=data.networks[mask],
-        values=data.values[mask],
-        spread=data.spread[mask],
-        repeats=data.repeats[mask],
-    )
+        return data.where([tuple(row) not in self._left_out for row in data.networks.tolist()])
 
 
 def _near(space: SearchSpace, reference: Network) -> Iterator[Network]:
@@ -550,7 +539,7 @@ def _compare(
     confidence: float,
 ) -> MetricValidation:
     if chosen is not None:
-        data = _rows(data, [tuple(row) in chosen for row in data.networks.tolist()])
+        data = data.where([tuple(row) in chosen for row in data.networks.tolist()])
     if len(data) < _FEWEST:
         raise InvalidInputError(
             f"a validation needs at least {_FEWEST} networks, but {name} was measured for "
