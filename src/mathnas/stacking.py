@@ -62,15 +62,29 @@ def weight_of(measured: Floats, first: HeldOut, second: HeldOut, unit: Floats) -
         before = weight
         weight = float((counts * apart * ahead).sum() / (counts * apart**2).sum())
         off = np.abs(ahead - weight * apart)
-        usual = float(np.median(off)) * 1.4826  # of a normal distribution
-        if not usual or abs(weight - before) < _CLOSE:
+        larger = heavy_tailed(off)
+        if larger is None or abs(weight - before) < _CLOSE:
             break
         # a measurement that is far from both tells little of which is better
-        counts = (_FREEDOM + 1) / (_FREEDOM + (off / usual) ** 2)
+        counts = 1 / larger
     scale = float((counts * off**2).sum()) / (len(off) - 1)
     information = float((counts * apart**2).sum()) * (_FREEDOM + 1) / (_FREEDOM + 3)
     error = math.sqrt(scale / information)  # of the maximum of a t distribution's likelihood
     return min(max(weight + error, 0.0), 1.0)
+
+
+def heavy_tailed(off: Floats) -> Floats | None:
+    """By how much the variance of each error is larger than the common one, were they drawn from
+    Student's t distribution; None where most are 0.
+
+    Args:
+        off: shape (k,): how large the errors are, at least 0.
+    """
+    usual = float(np.median(off)) * 1.4826  # of a normal distribution
+    if not usual:
+        return None
+    larger: Floats = (_FREEDOM + (off / usual) ** 2) / (_FREEDOM + 1)
+    return larger
 
 
 def calibration(measured: Floats, held_out: HeldOut) -> float:

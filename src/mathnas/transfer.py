@@ -42,7 +42,7 @@ from mathnas.regression import Regression, about, forms_of, name_root, regress, 
 from mathnas.responses import NEGLIGIBLE, NOISES, Response, evidences, responses_of, whitened
 from mathnas.sampling import Sample
 from mathnas.space import Indices, Network, SearchSpace
-from mathnas.stacking import HeldOut, calibration, mixture, weight_of, widened
+from mathnas.stacking import HeldOut, calibration, heavy_tailed, mixture, weight_of, widened
 from mathnas.study import Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form
 
@@ -56,7 +56,6 @@ _NOTHING = 3e-4  # what a share of 0 counts as there
 _NEAR = 0.8  # correlation of a name's effects in neighbouring nodes
 _MOST_SWEEPS, _REACH = 4, 2
 _REWEIGHTED = 2
-_FREEDOM = 4.0  # of Student's t distribution
 _FOLDS = 5
 _CLEARLY = 0.97  # of the left-out error: heavy tails are taken where they have less
 
@@ -544,11 +543,8 @@ def _outlying(found: Regression, data: Measurements, plain: Response) -> Floats:
     """By how much each network's noise is larger than the common one, from how far it is off what
     the others predict."""
     off = np.abs(found.left_out - data.values) / plain.weights
-    usual = float(np.median(off)) * 1.4826  # of a normal distribution
-    if not usual:
-        return np.ones(len(off))
-    factors: Floats = np.sqrt((_FREEDOM + (off / usual) ** 2) / (_FREEDOM + 1))
-    return factors
+    larger = heavy_tailed(off)
+    return np.ones(len(off)) if larger is None else np.sqrt(larger)
 
 
 def _noisier(found: Regression, factors: Floats) -> Regression:
