@@ -1,23 +1,17 @@
 """Contracts of the extension points, as test classes to inherit: needs pytest.
 
 A space, evaluator, solver, meter or method of your own keeps the contract if a subclass of the
-class here passes. ``docs/extending.md`` and ``docs/baselines.md`` show one of each. The contract of
-supernets needs torch too, so it is imported by itself: ``mathnas.testing.supernets``.
+class here passes. ``docs/extending.md`` and ``docs/baselines.md`` show one of each. Those of
+supernets, which needs torch too, and of engines for resident parts are imported by themselves:
+``mathnas.testing.supernets``, ``mathnas.testing.resident``.
 """
+
+import pkgutil
 
 import pytest
 
 # before the modules are imported, so that their failed assertions show the values
-pytest.register_assert_rewrite(
-    "mathnas.testing.engines",
-    "mathnas.testing.evaluators",
-    "mathnas.testing.meters",
-    "mathnas.testing.methods",
-    "mathnas.testing.policies",
-    "mathnas.testing.solvers",
-    "mathnas.testing.spaces",
-    "mathnas.testing.supernets",
-)
+pytest.register_assert_rewrite(*(f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__)))
 
 from mathnas.testing.engines import EngineContract  # noqa: E402
 from mathnas.testing.evaluators import EvaluatorContract  # noqa: E402
