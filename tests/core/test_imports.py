@@ -53,6 +53,21 @@ DOWNSTREAM = {
     *("spaces", "datasets", "nets", "images", "training", "baselines", "devices", "demo", "cli"),
     *("runtime", "report"),
 }
+# What every module of the runtime may use outside it, and what the few use besides that load parts
+# into an engine, or make a package for one.
+RUNTIME = {
+    *("errors", "_filelock", "_progress", "_records", "_tensor_files", "_version", "metrics"),
+    *("search", "space", "spaces", "table"),
+}
+RUNTIME_ENGINES = {
+    "deploying": {"grouped", "nets.calibrated", "nets.supernet"},
+    "onnx_packaging": {"nets.agreement", "nets.calibrated", "nets.folding", "nets.onnx_export"},
+    "onnx_parts": {"devices.onnxruntime"},
+    "torch_parts": {
+        *("_threads", "grouped", "nets.families", "nets.files", "nets.grouped", "nets.inputs"),
+        "nets.supernet",
+    },
+}
 CORE = {
     *FLOW,
     *("fitting", "refinement", "regression", "study", "runner", "transfer", "trials"),
@@ -90,8 +105,7 @@ def test_importing_mathnas_loads_numpy_and_nothing_else_from_outside() -> None:
     "module",
     [
         *("table", "search", "spaces", "fitting", "runner", "study", "space", "baselines"),
-        "runtime.serving",
-        *("runtime.controller", "runtime.decisions"),
+        *("runtime.serving", "runtime.controller", "runtime.decisions", "runtime.simulation"),
         *("runtime.dynamic", "runtime.loading"),  # on the device, before its engine is known
     ],
 )
@@ -205,24 +219,40 @@ def test_the_core_knows_nothing_downstream(name: str) -> None:
     assert used.isdisjoint(DOWNSTREAM), f"{name} imports {sorted(used & DOWNSTREAM)}"
 
 
-def test_only_the_entry_point_imports_the_command_line() -> None:
-    users = {
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "runtime"])
+def test_only_the_engines_of_the_runtime_know_networks_and_devices(name: str) -> None:
+    own = name.removeprefix("mathnas.runtime.")
+    used = imports_of(name, at_start=False)
+    beyond = {other for other in used if room(other) not in {"runtime", *RUNTIME}}
+    allowed = RUNTIME_ENGINES.get(own, set())
+    if own == "calibration":
+        allowed = {"devices.timing"}  # how it times, for which numpy is enough
+    assert beyond <= {f"mathnas.{other}" for other in allowed}, f"{name} imports {sorted(beyond)}"
+    if own not in RUNTIME_ENGINES:
+        loaded = imports_of(name, at_start=True)
+        assert loaded.isdisjoint({f"mathnas.runtime.{engine}" for engine in RUNTIME_ENGINES})
+
+
+def users_of(upstream: str) -> set[str]:
+    """The modules outside a room that import it, now or later."""
+    return {
         name
         for name in MODULES
-        if room(name) != "cli"
-        and any(room(other) == "cli" for other in imports_of(name, at_start=False))
+        if room(name) != upstream
+        and any(room(other) == upstream for other in imports_of(name, at_start=False))
     }
-    assert users <= {"mathnas.__main__"}
+
+
+def test_only_the_entry_point_imports_the_command_line() -> None:
+    assert users_of("cli") <= {"mathnas.__main__"}
 
 
 def test_nothing_but_tests_uses_the_testing_contracts() -> None:
-    users = {
-        name
-        for name in MODULES
-        if room(name) != "testing"
-        and any(room(other) == "testing" for other in imports_of(name, at_start=False))
-    }
-    assert users == set()
+    assert users_of("testing") == set()
+
+
+def test_only_the_command_line_and_contracts_use_the_runtime() -> None:
+    assert {room(name) for name in users_of("runtime")} <= {"cli", "testing"}
 
 
 def test_the_flow_names_rooms_that_exist() -> None:
