@@ -37,6 +37,7 @@ from mathnas.responses import (
     constant_column,
     evidences,
     grouped,
+    most_evident,
     responses_of,
     whitened,
 )
@@ -54,7 +55,6 @@ _PAIR_SHARES = (
     0.3,
 )  # prior variance of a pair's entry, relative to a block's
 _PRIOR_SHARES = (0.0, 1.0, 10.0, 100.0)  # prior variance of another table's effects, likewise
-_ROUNDING = 1e-3  # of a log evidence: what is nearer says the same
 _MOST_PAIR_ENTRIES = 600  # more, and only neighbours may interact; again more, and none
 
 
@@ -179,9 +179,7 @@ def regress(
     form = AS_WRITTEN
     if len(designs) > 1:  # pairs cost much and add little: the form is chosen without them
         alone = {form: _choose(design, responses, False) for form, design in designs.items()}
-        # forms may say the same in other words: networks as written then, whatever the rounding
-        most = max(choice.evidence for choice in alone.values())
-        form = next(form for form, choice in alone.items() if choice.evidence > most - _ROUNDING)
+        form = list(alone)[most_evident([choice.evidence for choice in alone.values()])]
     design = designs[form]
     chosen = _choose(design, responses, pairs)
     if features and space.has_features and not data.metric.additive:

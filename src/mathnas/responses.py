@@ -19,6 +19,7 @@ from mathnas.scales import ResponseScale, scales_for
 
 NOISES: Floats = np.logspace(-6, 2.5, 35)  # variance of the noise, relative to the prior's
 NEGLIGIBLE = 1e-9
+_ROUNDING = 1e-3  # of a log evidence
 _USUAL_NOISE, _NOISE_WIDTH = 0.05, 2.5  # a weak log-normal prior: few data tell nothing of noise
 NOISE_PRIOR: Floats = -0.5 * (np.log(NOISES / _USUAL_NOISE) / _NOISE_WIDTH) ** 2
 
@@ -120,3 +121,10 @@ def evidences(
     constant = math.log(float((1 / weights**2).sum()))
     found: Floats = -0.5 * (own * np.log(misfit / own) + spread[:, None] + constant) + scaling
     return found + NOISE_PRIOR[:, None]
+
+
+def most_evident(found: Sequence[float]) -> int:
+    """The first place of the highest log evidence, but for rounding: what says the same in other
+    words is not chosen by the last bits of this machine's arithmetic."""
+    most = max(found) - _ROUNDING
+    return next(place for place, evidence in enumerate(found) if evidence > most)

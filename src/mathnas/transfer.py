@@ -39,7 +39,15 @@ from mathnas.errors import InvalidInputError, MathNASWarning
 from mathnas.metrics import IDENTITY, Floats
 from mathnas.posterior import Posterior
 from mathnas.regression import Regression, about, forms_of, name_root, regress, regress_with
-from mathnas.responses import NEGLIGIBLE, NOISES, Response, evidences, responses_of, whitened
+from mathnas.responses import (
+    NEGLIGIBLE,
+    NOISES,
+    Response,
+    evidences,
+    most_evident,
+    responses_of,
+    whitened,
+)
 from mathnas.sampling import Sample
 from mathnas.space import Indices, Network, SearchSpace
 from mathnas.stacking import HeldOut, calibration, heavy_tailed, mixture, weight_of, widened
@@ -397,7 +405,7 @@ def _fitted(
     starts = [(form, _Climb(own, response)) for form, own in features.items() for response in plain]
     for _, climb in starts:
         climb.sweep()
-    form, best = max(starts, key=lambda start: start[1].evidence)
+    form, best = starts[most_evident([climb.evidence for _, climb in starts])]
     _to_the_top(best)
     found = _regression(space, data, reference, parts, best, form)
     ones = np.ones(len(data))
