@@ -57,6 +57,27 @@ SpaceSpec = Annotated[
         "evaluator's.",
     ),
 ]
+SupernetPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--supernet",
+        metavar="FILE",
+        help="The trained supernet; by default the one that the study was measured with, beside "
+        "the study or here.",
+    ),
+]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        help="Images: cifar10, folder:PATH, parquet:PATH or digits; by default what the supernet "
+        "was trained on.",
+    ),
+]
+Resolution = Annotated[
+    int | None, typer.Option("--resolution", metavar="R", help="Side of the inputs, pixels.")
+]
 Workers = Annotated[int, typer.Option("--workers", help="Worker processes.")]
 Repeats = Annotated[int, typer.Option("--repeats", help="Measurements of each network.")]
 LimitTexts = Annotated[
@@ -76,6 +97,19 @@ Forms = Annotated[
         help="How block effects add up: linear (default), inverse-macs-block-mean, "
         "inverse-macs-space-mean, inverse-macs-corrected.",
     ),
+]
+ObjectiveName = Annotated[str | None, typer.Option(metavar="METRIC")]
+Budgets = Annotated[
+    str,
+    typer.Option(
+        "--budgets",
+        metavar="BUDGETS",
+        help="How many, spread evenly, or their values: 200M,300M,400M; one alone as '<=200M'.",
+    ),
+]
+Effort = Annotated[
+    float,
+    typer.Option("--effort", help="How long to search and to prove; 1 is some seconds."),
 ]
 TimeLimit = Annotated[
     float | None,
@@ -279,6 +313,11 @@ def read_forms(forms: list[str] | None) -> dict[str, str]:
         if not metric or not form:
             raise InvalidInputError(f"--form is written METRIC=FORM, but got {entry!r}.")
     return {metric: form for metric, _, form in pairs}
+
+
+def read_budgets(text: str) -> int | list[str]:
+    """``32`` as how many, ``200M,300M`` as their values."""
+    return int(text) if text.isdecimal() else text.split(",")
 
 
 def read_rules(

@@ -11,7 +11,14 @@ from mathnas import validation
 from mathnas.cli._evaluators import known_space, space_of
 from mathnas.cli._extras import needing
 from mathnas.cli._latency import latency_evaluator
-from mathnas.cli._options import AsJson, Repeats, is_study, print_json, progress_of
+from mathnas.cli._options import (
+    AsJson,
+    Repeats,
+    Resolution,
+    is_study,
+    print_json,
+    progress_of,
+)
 from mathnas.cli._samples import (
     Context,
     Count,
@@ -70,9 +77,7 @@ def bundle(
     ] = 0,
     batch: Annotated[int, typer.Option(help="Inputs in one run.")] = 1,
     threads: Annotated[int, typer.Option(help="Of the engine.")] = 1,
-    resolution: Annotated[
-        int | None, typer.Option(metavar="R", help="Side of the inputs, pixels.")
-    ] = None,
+    resolution: Resolution = None,
     rounds: Annotated[
         int | None, typer.Option(help="Slices of time that each network is measured in.")
     ] = None,

@@ -12,11 +12,15 @@ import typer
 from mathnas import spaces
 from mathnas.cli._options import (
     AsJson,
+    Budgets,
     DeviceName,
+    Effort,
     Forms,
+    ObjectiveName,
     TablePath,
     TimeLimit,
     print_json,
+    read_budgets,
     read_table,
 )
 from mathnas.errors import InvalidInputError
@@ -47,18 +51,10 @@ def candidates(
     ],
     limit: Annotated[str, typer.Option(metavar="METRIC", help="What budgets limit.")],
     count: Annotated[int, typer.Option(metavar="N", help="At most so many a group.")] = 5,
-    maximize: Annotated[str | None, typer.Option(metavar="METRIC")] = None,
-    minimize: Annotated[str | None, typer.Option(metavar="METRIC")] = None,
-    budgets: Annotated[
-        str,
-        typer.Option(
-            metavar="BUDGETS",
-            help="How many, spread evenly, or their values: 200M,300M,400M; one alone as '<=200M'.",
-        ),
-    ] = "32",
-    effort: Annotated[
-        float, typer.Option(help="How long to search and to prove; 1 is some seconds.")
-    ] = 1.0,
+    maximize: ObjectiveName = None,
+    minimize: ObjectiveName = None,
+    budgets: Budgets = "32",
+    effort: Effort = 1.0,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     time_limit: TimeLimit = None,
     output: Annotated[
@@ -77,7 +73,7 @@ def candidates(
         limit=limit,
         maximize=maximize,
         minimize=minimize,
-        budgets=int(budgets) if budgets.isdecimal() else budgets.split(","),
+        budgets=read_budgets(budgets),
         effort=effort,
         time_limit=time_limit,
         seed=seed,

@@ -14,12 +14,19 @@ from mathnas.cli._extras import needing
 from mathnas.cli._images import CALIBRATION, ChosenImages, ImageChoice, choose_images
 from mathnas.cli._options import (
     AsJson,
+    Budgets,
+    DataName,
     DeviceName,
+    Effort,
     Forms,
+    ObjectiveName,
+    Resolution,
+    SupernetPath,
     TablePath,
     TimeLimit,
     print_json,
     progress_of,
+    read_budgets,
     read_table,
 )
 from mathnas.cli._supernets import SupernetFile, seen_as, supernet_of_study
@@ -53,15 +60,7 @@ def deploy(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="NAME.mathnas.")
     ] = None,
-    supernet: Annotated[
-        Path | None,
-        typer.Option(
-            "--supernet",
-            metavar="FILE",
-            help="The trained supernet; by default the one that the study was measured with, "
-            "beside the study or here.",
-        ),
-    ] = None,
+    supernet: SupernetPath = None,
     blocks: Annotated[
         int, typer.Option("--blocks", metavar="N", help="At most so many a node or group.")
     ] = 5,
@@ -96,29 +95,15 @@ def deploy(
     limit: Annotated[
         str, typer.Option("--limit", metavar="METRIC", help="What budgets limit.")
     ] = "latency_ms",
-    maximize: Annotated[str | None, typer.Option(metavar="METRIC")] = None,
-    minimize: Annotated[str | None, typer.Option(metavar="METRIC")] = None,
-    budgets: Annotated[
-        str, typer.Option(metavar="BUDGETS", help="How many, spread evenly, or their values.")
-    ] = "32",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="NAME",
-            help="Images: cifar10, folder:PATH, parquet:PATH or digits; by default what the "
-            "supernet was trained on.",
-        ),
-    ] = None,
+    maximize: ObjectiveName = None,
+    minimize: ObjectiveName = None,
+    budgets: Budgets = "32",
+    data: DataName = None,
     images: Annotated[
         int, typer.Option("--images", metavar="N", help="Training images for the statistics.")
     ] = CALIBRATION,
-    resolution: Annotated[
-        int | None, typer.Option("--resolution", metavar="R", help="Side of the inputs, pixels.")
-    ] = None,
-    effort: Annotated[
-        float, typer.Option(help="How long to search and to prove; 1 is some seconds.")
-    ] = 1.0,
+    resolution: Resolution = None,
+    effort: Effort = 1.0,
     time_limit: TimeLimit = None,
     seed: Annotated[int, typer.Option(help="Of the search and of the calibration.")] = 0,
     threads: Annotated[
@@ -173,7 +158,7 @@ def deploy(
         limit=limit,
         maximize=maximize,
         minimize=minimize,
-        budgets=int(budgets) if budgets.isdecimal() else budgets.split(","),
+        budgets=read_budgets(budgets),
         effort=effort,
         time_limit=time_limit,
         seed=seed,

@@ -15,7 +15,17 @@ from mathnas.cli._cards import measured_of, predictions_for, read_measures
 from mathnas.cli._extras import needing
 from mathnas.cli._finetuning import Finetuning
 from mathnas.cli._images import CALIBRATION, ChosenImages, ImageChoice, choose_images
-from mathnas.cli._options import AsJson, is_study, print_json, progress_of, read_study, read_table
+from mathnas.cli._options import (
+    AsJson,
+    DataName,
+    Resolution,
+    SupernetPath,
+    is_study,
+    print_json,
+    progress_of,
+    read_study,
+    read_table,
+)
 from mathnas.cli._supernets import SupernetFile, seen_as, supernet_of_study
 from mathnas.errors import InvalidInputError
 from mathnas.grouped import GroupedSpace
@@ -67,15 +77,7 @@ def extract(
             "--answer", metavar="FILE.json", help="Instead: what `mathnas search --json` printed."
         ),
     ] = None,
-    supernet: Annotated[
-        Path | None,
-        typer.Option(
-            "--supernet",
-            metavar="FILE",
-            help="The trained supernet; by default the one that the study was measured with, "
-            "beside the study or here.",
-        ),
-    ] = None,
+    supernet: SupernetPath = None,
     space: Annotated[
         str | None,
         typer.Option("--space", help="Which space the supernet must be of; by default its own."),
@@ -86,15 +88,7 @@ def extract(
             "--table", metavar="FILE", help="Predict from this table; by default fit the study."
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="NAME",
-            help="Images: cifar10, folder:PATH, parquet:PATH or digits; by default what the "
-            "supernet was trained on.",
-        ),
-    ] = None,
+    data: DataName = None,
     calibration: Annotated[
         int, typer.Option(help="Training images for the batch-norm statistics.")
     ] = CALIBRATION,
@@ -136,9 +130,7 @@ def extract(
     any_batch: Annotated[
         bool, typer.Option("--any-batch", help="Leave the number of inputs open in the file.")
     ] = False,
-    resolution: Annotated[
-        int | None, typer.Option("--resolution", metavar="R", help="Side of the inputs, pixels.")
-    ] = None,
+    resolution: Resolution = None,
     measure: Annotated[
         str | None,
         typer.Option(
