@@ -11,7 +11,7 @@ import typer
 
 from mathnas._files import file_sha256
 from mathnas.cli._extras import needing
-from mathnas.cli._images import CALIBRATION, ImageChoice, choose_images
+from mathnas.cli._images import CALIBRATION, ChosenImages, ImageChoice, choose_images
 from mathnas.cli._options import is_study, read_study
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.evaluation import Evaluator
@@ -79,6 +79,14 @@ class SupernetFile:
         """What it was trained on, where its notes say that."""
         name = self.notes.get("data")
         return name if isinstance(name, str) else None
+
+    def inputs(self, images: ChosenImages | None) -> dict[str, object]:
+        """What its notes say of its inputs, for files that are made of it; the preprocessing is
+        that of `images`, where they have one."""
+        notes = {k: v for k, v in self.notes.items() if k in ("data", "preprocessing")}
+        if images is not None and images.preprocessing is not None:
+            notes["preprocessing"] = images.preprocessing
+        return notes
 
 
 def identity(path: Path, sha256: str) -> str:

@@ -255,11 +255,8 @@ def _resident_table(chosen: Selection, table: BlockTable) -> BlockTable:
 def _notes(
     file: SupernetFile, images: ChosenImages, path: Path, chosen: Selection
 ) -> Mapping[str, object]:
-    notes = {name: value for name, value in file.notes.items() if name in ("data", "preprocessing")}
-    if images.preprocessing is not None:
-        notes["preprocessing"] = images.preprocessing
     return {
-        **notes,
+        **file.inputs(images),
         "provenance": {
             "supernet": file.path.name,
             "supernet_sha256": file.sha256,

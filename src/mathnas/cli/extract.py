@@ -294,10 +294,7 @@ def _cut_out(
     from mathnas.nets.extracted import extract_network, recalibrated
     from mathnas.nets.inputs import space_at
 
-    notes = {k: v for k, v in file.notes.items() if k in ("data", "preprocessing")}
-    if images is not None and images.preprocessing is not None:
-        notes["preprocessing"] = images.preprocessing
-    extracted = extract_network(file.supernet, network, example, notes=notes)
+    extracted = extract_network(file.supernet, network, example, notes=file.inputs(images))
     extracted = replace(extracted, space=space_at(extracted.space, example.shape[-1]))
     if images is None or keep_statistics:
         return extracted
