@@ -143,11 +143,10 @@ class Summary:
             lines.append(f"{quality.name} expected {quality.format(status.mean_quality)}{measured}")
         elif self.accuracy is not None:
             lines.append(f"accuracy measured {self.accuracy:.2f} %")
-        used = sorted(status.networks.items(), key=lambda item: -item[1])
-        for network, images in used[:_SHOWN]:
+        for network, images in itertools.islice(status.networks.items(), _SHOWN):
             lines.append(f"  {network_text(network)}: {100 * images / status.images:.1f} %")
-        if len(used) > _SHOWN:
-            lines.append(f"  and {len(used) - _SHOWN} more")
+        if len(status.networks) > _SHOWN:
+            lines.append(f"  and {len(status.networks) - _SHOWN} more")
         if status.reason is Reason.UNREACHABLE:
             lines.append("at the end no network met the goal, and the fastest served")
         troubles = (

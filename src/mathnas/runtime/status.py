@@ -37,7 +37,7 @@ class Status:
         failures: requests whose run failed.
         faults: failures of the policy or of a switch; the network was left as it was.
         last_fault: what the latest of them said.
-        networks: images answered by each network.
+        networks: images answered by each network, those used most first.
     """
 
     network: Network
@@ -60,8 +60,7 @@ class Status:
     networks: Mapping[Network, int]
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON; networks as lists, those used most first."""
-        used = sorted(self.networks.items(), key=lambda item: -item[1])
+        """For JSON; networks as lists."""
         return {
             "network": list(self.network),
             "deadline_ms": self.deadline_ms,
@@ -71,7 +70,9 @@ class Status:
             "mean_quality": self.mean_quality,
             **{name: getattr(self, name) for name in _COUNTS},
             "last_fault": self.last_fault,
-            "networks": [{"network": list(network), "images": n} for network, n in used],
+            "networks": [
+                {"network": list(network), "images": n} for network, n in self.networks.items()
+            ],
         }
 
 
@@ -155,7 +156,7 @@ class Tally:
             failures=self.failures,
             faults=self.faults,
             last_fault=self._last_fault,
-            networks=dict(self._used),
+            networks=dict(self._used.most_common()),
         )
 
     def _quality(self, network: Network) -> float | None:
