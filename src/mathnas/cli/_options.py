@@ -315,6 +315,14 @@ def read_forms(forms: list[str] | None) -> dict[str, str]:
     return {metric: form for metric, _, form in pairs}
 
 
+def at_least_one(option: str, count: int) -> None:
+    """Raises:
+    InvalidInputError: the count of an option is below 1.
+    """
+    if count < 1:
+        raise InvalidInputError(f"{option} is at least 1, but got {count}.")
+
+
 def read_budgets(text: str) -> int | list[str]:
     """``32`` as how many, ``200M,300M`` as their values."""
     return int(text) if text.isdecimal() else text.split(",")

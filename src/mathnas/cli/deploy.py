@@ -24,6 +24,7 @@ from mathnas.cli._options import (
     SupernetPath,
     TablePath,
     TimeLimit,
+    at_least_one,
     print_json,
     progress_of,
     read_budgets,
@@ -115,10 +116,8 @@ def deploy(
 ) -> None:
     if output is None:
         raise InvalidInputError("--output FILE says where the package goes.")
-    if images < 1:
-        raise InvalidInputError(f"--images is at least 1 image, but got {images}.")
-    if threads < 1:
-        raise InvalidInputError(f"--threads is at least 1, but got {threads}.")
+    at_least_one("--images", images)
+    at_least_one("--threads", threads)
     with needing("deploying", "train"):
         from mathnas.nets.calibrated import Sharing
         from mathnas.nets.supernet import ChainSupernet

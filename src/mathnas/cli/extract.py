@@ -20,6 +20,7 @@ from mathnas.cli._options import (
     DataName,
     Resolution,
     SupernetPath,
+    at_least_one,
     is_study,
     print_json,
     progress_of,
@@ -244,8 +245,7 @@ def _images_choice(
     resolution: int | None,
     keep_statistics: bool,
 ) -> ImageChoice | None:
-    if calibration < 1:
-        raise InvalidInputError(f"--calibration is at least 1 image, but got {calibration}.")
+    at_least_one("--calibration", calibration)
     if data is not None:
         return ImageChoice(data, calibration, count, test, resolution)
     if keep_statistics:

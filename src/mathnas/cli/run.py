@@ -17,7 +17,7 @@ from mathnas._files import file_sha256
 from mathnas.cli._extras import needing
 from mathnas.cli._images import ImageChoice, read_test_images
 from mathnas.cli._live import LiveView
-from mathnas.cli._options import AsJson, print_json, progress_of
+from mathnas.cli._options import AsJson, at_least_one, print_json, progress_of
 from mathnas.cli._policies import Conditions, PolicyName, expected, make_policy, quality_of
 from mathnas.cli._serving import Feed, serve
 from mathnas.errors import InvalidInputError
@@ -199,8 +199,7 @@ def _images(package: Package, name: str, count: int, batch: int) -> Feed:
         size = (max(batch, _RANDOM_IMAGES), *shape)
         made = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
         return Feed(made, None, batch)
-    if count < 1:
-        raise InvalidInputError(f"--count is at least 1, but got {count}.")
+    at_least_one("--count", count)
     found = read_test_images(ImageChoice(name, count=count), package.notes)
     images = np.ascontiguousarray(found.images.numpy(), np.float32)
     if images.shape[1:] != shape:

@@ -23,6 +23,7 @@ from mathnas.cli._options import (
     SolverName,
     TablePath,
     TimeLimit,
+    at_least_one,
     print_json,
     read_rules,
     read_table,
@@ -152,8 +153,7 @@ def search(
 def _check_options(
     top: int, diverse: int | None, explained: bool, verify: bool, time_limit: float | None
 ) -> None:
-    if top < 1:
-        raise InvalidInputError(f"--top is at least 1, but got {top}.")
+    at_least_one("--top", top)
     given = {"--explain": explained, "--verify": verify, "--top": top > 1}
     several = [option for option, is_given in given.items() if is_given]
     if len(several) > 1:
