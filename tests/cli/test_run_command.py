@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from rich.console import Console
 from mathnas import Block, BlockNode, SearchSpace
 from mathnas.cli._live import LiveView, blocks, drawn, sparkline
 from mathnas.metrics import metric_named
+from mathnas.runtime.dynamic import DynamicNetwork
 from mathnas.runtime.policy import Reason
 from mathnas.runtime.status import Status
 
@@ -137,6 +139,30 @@ def test_wrong_options_are_explained(
     code, out, err = run("run", str(package), *QUICK, *options)
     assert (code, out) == (1, "")
     assert message in err
+
+
+def test_what_serving_needs_is_looked_at_before_calibrating(
+    run: Run, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn")
+
+    def calibrate(*_: object, **__: object) -> None:
+        pytest.fail("calibrated before the options were checked")
+
+    monkeypatch.setattr(DynamicNetwork, "calibrate", calibrate)
+    (tmp_path / "plain.jsonl").write_text("{}\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for option, value, message in (
+            ("--queue", "0", "queue is at least 1"),
+            ("--log", "absent/log.jsonl", "a folder that exists"),
+            ("--log", "plain.jsonl", "name another place for the log"),
+            ("--http", f"127.0.0.1:{taken.getsockname()[1]}", "Take another port"),
+        ):
+            code, out, err = run("run", str(package), "--deadline", "1ms", option, value)
+            assert (code, out) == (1, "")
+            assert message in err
 
 
 def test_a_file_that_is_no_package(run: Run, package: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mathnas.cli._policies import Conditions, PolicyName, expected, make_policy,
 from mathnas.cli._serving import Feed, serve
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import convert, metric_named
-from mathnas.runtime.decisions import Recorder
+from mathnas.runtime.decisions import Recorder, check_log
 from mathnas.runtime.dynamic import DynamicNetwork
 from mathnas.runtime.goals import Goal
 from mathnas.runtime.loading import resident_parts
@@ -133,11 +133,14 @@ def run(
         raise InvalidInputError(f"--seconds is positive, but got {seconds}.")
     if live and as_json:
         raise InvalidInputError("--live draws for people and --json is for scripts: leave one out.")
+    at_least_one("--queue", queue)
     address = None if http is None else _address(http, token)
     package = Package.read(package_path)
     served = _images(package, images or _RANDOM, count, batch)
     parts = resident_parts(package, threads=threads)
     dynamic = DynamicNetwork(parts, package.table.reference)
+    if log is not None:
+        check_log(log)  # now: calibrating takes its time
     first = served.images[np.arange(batch) % len(served.images)]
     times = dynamic.calibrate(first, seconds=calibrate, progress=progress_of(as_json))
     quality = quality_of(package.table)
@@ -235,10 +238,11 @@ def _address(text: str, token: str | None) -> tuple[str, int]:
 
     Raises:
         InvalidInputError: it is none of these, or other machines reach it and there is no token.
+        MathNASError: it cannot be listened on.
         MissingExtraError: what listens is not installed.
     """
     with needing("--http", "serve"):
-        from mathnas.runtime.http import is_loopback
+        from mathnas.runtime.http import check_address, is_loopback
     match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]\s]*):)?(?P<port>\d{1,5})", text)
     if match is None or int(match["port"]) > _LAST_PORT:
         raise InvalidInputError(
@@ -250,6 +254,7 @@ def _address(text: str, token: str | None) -> tuple[str, int]:
             f"other machines may reach {host}, so requests there bring a token: give one with "
             "--token or in MATHNAS_TOKEN, or listen on 127.0.0.1."
         )
+    check_address(host, int(match["port"]))  # now: the package is read and calibrated first
     return host, int(match["port"])
 
 

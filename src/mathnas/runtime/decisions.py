@@ -72,7 +72,7 @@ class Recorder(Policy):
         self._runs, self._notes = runs, dict(notes or {})
         self._goal = _goal_of(policy)
         self._flushed = -math.inf
-        self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), timeout=0.0)
+        self._lock = _lock_of(self.path)
         self._lock.__enter__()
         try:
             self._file: IO[str] | None = _opened(self.path)
@@ -161,6 +161,16 @@ class Recorder(Policy):
     def _fail(self, error: OSError) -> None:
         self.failure = f"{self.path} cannot be written: {error.strerror or error}."
         warnings.warn(f"{self.failure} Decisions are no longer logged.", MathNASWarning, 3)
+
+
+def check_log(path: Path) -> None:
+    """Open a log as a `Recorder` does and close it, to know that before long work.
+
+    Raises:
+        FileFormatError: as `Recorder`.
+    """
+    with _lock_of(path):
+        _opened(path).close()
 
 
 @dataclass(frozen=True)
@@ -418,10 +428,13 @@ def _goal_of(policy: Policy) -> Goal | None:
     return policy.goal if isinstance(policy, Controller) else None
 
 
+def _lock_of(path: Path) -> FileLock:
+    return FileLock(path.with_name(f"{path.name}.lock"), timeout=0.0)
+
+
 def _opened(path: Path) -> IO[str]:
     """The log, to append to, after what is there was looked at."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             file.seek(0)
             first = file.readline()

@@ -291,6 +291,15 @@ def hosts_for(host: str) -> tuple[str, ...]:
     return (*_LOOPBACK_NAMES, host) if is_loopback(host) else ("*",)
 
 
+def check_address(host: str, port: int) -> None:
+    """Take an address as a `Listener` does and leave it, to know that before long work.
+
+    Raises:
+        MathNASError: the address cannot be listened on.
+    """
+    _bound(host, port).close()
+
+
 class Listener:
     """An application on an address; use it as an asynchronous context.
 
