@@ -120,6 +120,12 @@ def test_the_command_line_starts_without_any_extra() -> None:
     assert loaded_by("import mathnas.cli").isdisjoint({*extras, "scipy", "sklearn", "pytest"})
 
 
+def test_the_command_line_starts_without_what_serves() -> None:
+    """It is a tenth of a start, of which `mathnas run` and `replay` alone need it."""
+    code = "import sys, mathnas.cli; print(*sys.modules)"
+    assert not {"asyncio", "mathnas.runtime"} & set(run(code).split())
+
+
 def test_importing_mathnas_takes_a_blink() -> None:
     """Processor time, numpy included, beside numpy's own on the same machine at the same time."""
     code = "import time; start = time.process_time()\nimport {}\nprint(time.process_time() - start)"

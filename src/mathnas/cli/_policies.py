@@ -6,26 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mathnas._files import file_sha256
 from mathnas._records import Record
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.metrics import Direction, Metric
-from mathnas.runtime.controller import Controller
-from mathnas.runtime.goals import Goal
-from mathnas.runtime.observation import PartTimes
-from mathnas.runtime.policies import (
-    FixedPolicy,
-    LadderPolicy,
-    LightHeavyPolicy,
-    front_networks,
-    largest_network,
-    smallest_network,
-)
-from mathnas.runtime.policies.offline import Offline
-from mathnas.runtime.policy import Policy
 from mathnas.space import Network, SearchSpace
 from mathnas.table import BlockTable
+
+if TYPE_CHECKING:
+    from mathnas.runtime.goals import Goal
+    from mathnas.runtime.observation import PartTimes
+    from mathnas.runtime.policy import Policy
 
 
 class PolicyName(str, Enum):
@@ -81,6 +74,8 @@ class Conditions:
         Raises:
             FileFormatError: it is not that, or was written for another package.
         """
+        from mathnas.runtime.observation import PartTimes
+
         record = Record(value, where)
         digest = record.get("package", str)
         if digest != file_sha256(package):
@@ -113,6 +108,17 @@ def make_policy(name: PolicyName, table: BlockTable, times: PartTimes, goal: Goa
     Raises:
         InvalidInputError: the table does not say what is to be good.
     """
+    from mathnas.runtime.controller import Controller
+    from mathnas.runtime.policies import (
+        FixedPolicy,
+        LadderPolicy,
+        LightHeavyPolicy,
+        front_networks,
+        largest_network,
+        smallest_network,
+    )
+    from mathnas.runtime.policies.offline import Offline
+
     if name is PolicyName.CONTROLLER:
         return Controller(table, times, goal)
     assert goal.deadline_ms is not None  # on the command line it is given

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mathnas.cli._options import AsJson, print_json
 from mathnas.cli._policies import Conditions, make_policy
-from mathnas.runtime.decisions import Session, read_decisions, replay
-from mathnas.runtime.goals import Goal
-from mathnas.runtime.package import Package
+
+if TYPE_CHECKING:
+    from mathnas.runtime.decisions import Session
 
 _SHOWN = 10  # differences of a session
 
@@ -34,6 +34,11 @@ def replay_log(
     ],
     as_json: AsJson = False,
 ) -> None:
+    # imported here, since every command imports this module as it starts
+    from mathnas.runtime.decisions import read_decisions, replay
+    from mathnas.runtime.goals import Goal
+    from mathnas.runtime.package import Package
+
     package = Package.read(package_path)
     records = []
     for number, session in enumerate(read_decisions(log), start=1):

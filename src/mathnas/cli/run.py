@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import signal
@@ -16,21 +15,16 @@ import typer
 from mathnas._files import file_sha256
 from mathnas.cli._extras import needing
 from mathnas.cli._images import ImageChoice, read_test_images
-from mathnas.cli._live import LiveView
 from mathnas.cli._options import AsJson, at_least_one, print_json, progress_of
 from mathnas.cli._policies import Conditions, PolicyName, expected, make_policy, quality_of
-from mathnas.cli._serving import Feed, serve
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import convert, metric_named
-from mathnas.runtime.decisions import Recorder, check_log
-from mathnas.runtime.dynamic import DynamicNetwork
-from mathnas.runtime.goals import Goal
-from mathnas.runtime.loading import resident_parts
-from mathnas.runtime.package import Package
-from mathnas.runtime.serving import Server
 
 if TYPE_CHECKING:
+    from mathnas.cli._serving import Feed
     from mathnas.runtime.http import Listener
+    from mathnas.runtime.package import Package
+    from mathnas.runtime.serving import Server
 
 _RANDOM = "random"
 _RANDOM_IMAGES = 16  # or a batch: they lie in the device's memory beside the network
@@ -126,6 +120,18 @@ def run(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
+    # what serves is imported here, since every command imports this module as it starts
+    import asyncio
+
+    from mathnas.cli._live import LiveView
+    from mathnas.cli._serving import serve
+    from mathnas.runtime.decisions import Recorder, check_log
+    from mathnas.runtime.dynamic import DynamicNetwork
+    from mathnas.runtime.goals import Goal
+    from mathnas.runtime.loading import resident_parts
+    from mathnas.runtime.package import Package
+    from mathnas.runtime.serving import Server
+
     limit_ms = _milliseconds("--deadline", deadline)
     goal = Goal(deadline_ms=limit_ms, miss_rate=miss_rate)
     wait_ms = _milliseconds("--max-wait", max_wait)
@@ -197,6 +203,8 @@ def _images(package: Package, name: str, count: int, batch: int) -> Feed:
     Raises:
         InvalidInputError: they are not such images as the package takes.
     """
+    from mathnas.cli._serving import Feed
+
     shape = package.input_shape
     if name == _RANDOM:
         size = (max(batch, _RANDOM_IMAGES), *shape)
