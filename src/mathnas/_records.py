@@ -98,17 +98,30 @@ def read_json(path: Path, format_name: str, newest: int) -> Record:
         FileFormatError: the file cannot be read, is not JSON, is another format, or is newer than
             this version of mathnas understands.
     """
+    value = parsed_json(path, f"a {format_name} file")
+    return check_header(value, format_name, newest, str(path))
+
+
+def parsed_json(path: Path, kind: str, largest: int = _MAX_BYTES) -> object:
+    """What a JSON file holds.
+
+    Args:
+        kind: what it should be, in words.
+        largest: how many bytes it may have.
+
+    Raises:
+        FileFormatError: the file cannot be read, is not JSON, or is larger.
+    """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise FileFormatError(f"{path}: larger than {_MAX_BYTES} bytes, so not read.")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > largest:
+            raise FileFormatError(f"{path}: larger than {largest} bytes, so not read.")
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise FileFormatError(
-            f"{path} is not a {format_name} file: it is damaged or not JSON ({error})."
+            f"{path} is not {kind}: it is damaged or not JSON ({error})."
         ) from error
-    return check_header(value, format_name, newest, str(path))
 
 
 def check_header(value: object, format_name: str, newest: int, where: str) -> Record:

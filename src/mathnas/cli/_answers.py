@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mathnas._records import parsed_json
 from mathnas.errors import FileFormatError, InvalidInputError
 
 _LARGEST = 2**26  # bytes
@@ -36,14 +36,7 @@ class SavedAnswer:
             FileFormatError: the file is none.
             InvalidInputError: the search found no network.
         """
-        try:
-            if path.stat().st_size > _LARGEST:
-                raise FileFormatError(f"{path} is larger than {_LARGEST} bytes, so not read.")
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"{path} is not JSON ({error}).") from error
+        value = parsed_json(path, "an answer", _LARGEST)
         if isinstance(value, dict) and value.get("answers"):
             value = value["answers"][0] if isinstance(value["answers"], list) else value
         if isinstance(value, dict) and value.get("status") == "infeasible":
