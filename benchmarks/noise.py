@@ -5,9 +5,10 @@ reference network timed beside (MobileNetV3 for small images, ONNX Runtime, one 
 
 This process stays on one core. The neighbour is another process that does nothing but work, on the
 next core or on the same one: *arithmetic* multiplies matrices that fit into its own cache, *memory*
-copies arrays that fit into none. On every occasion each neighbour, and none, is there once, in an
-order of its own, and the same random networks are measured in both ways, once each: what breaks a
-rule of noise is kept, and counted.
+copies arrays that fit into none; on the next core also with pauses, so that it works a quarter of
+the time, which is what the rule of noise allows. On every occasion each neighbour, and none, is
+there once, in an order of its own, and the same random networks are measured in both ways, once
+each: what breaks a rule of noise is kept, and counted.
 
 Changes are of each network's latency, relative to its median over the occasions without a
 neighbour: the median over networks and occasions, and between which 90 % of them lie. Run it on a
@@ -36,26 +37,34 @@ SEED = 20261130
 WORKS = ("arithmetic", "memory")
 PLACES = ("other core", "same core")
 QUIET = "none"
-NEIGHBOURS = (QUIET, *(f"{work}, {place}" for place in PLACES for work in WORKS))
+PAUSES = ", 1/4"
+NEIGHBOURS = (
+    QUIET,
+    *(f"{work}, {PLACES[0]}{PAUSES}" for work in WORKS),
+    *(f"{work}, {place}" for place in PLACES for work in WORKS),
+)
 WAYS = ("absolute", "relative")
 
 
 # ---- the neighbour -------------------------------------------------------------------------------
 
 
-def work(kind: str, core: int, parent: int) -> None:
-    """Be busy on a core until the process that wants it ends."""
+def work(kind: str, core: int, parent: int, pauses: float) -> None:
+    """Be busy on a core until the process that wants it ends, with pauses that are so many times as
+    long as the work between them."""
     os.sched_setaffinity(0, {core})
     size = 64 if kind == "arithmetic" else 4096
     first = np.random.default_rng(0).random((size, size))
     second = np.empty_like(first)
     print("busy", flush=True)
     while os.getppid() == parent:
+        start = time.perf_counter()
         for _ in range(50 if kind == "arithmetic" else 1):
             if kind == "arithmetic":
                 np.matmul(first, first, out=second)
             else:
                 np.copyto(second, first)
+        time.sleep(pauses * (time.perf_counter() - start))
 
 
 @contextmanager
@@ -64,9 +73,11 @@ def neighbour(name: str, cores: Sequence[int]) -> Iterator[None]:
     if name == QUIET:
         yield
         return
-    kind, _, place = name.partition(", ")
+    kind, place, *paused = name.split(", ")
     core = cores[PLACES.index(place) ^ 1]
-    command = [sys.executable, __file__, "--work", kind, str(core), str(os.getpid())]
+    pauses = 3 if paused else 0
+    arguments = [kind, str(core), str(os.getpid()), str(pauses)]
+    command = [sys.executable, __file__, "--work", *arguments]
     # one thread, which is what a core can run
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -161,7 +172,7 @@ def measured(count: int, occasions: int, cores: Sequence[int]) -> Mapping[tuple[
 
 def table(found: Mapping[tuple[str, str], Found]) -> str:
     """One row a neighbour and way."""
-    lines = [f"{'neighbour':24}{'latency':10}{'change':>8}{'90 % between':>19}  flagged"]
+    lines = [f"{'neighbour':26}{'latency':10}{'change':>8}{'90 % between':>19}  flagged"]
     for name in NEIGHBOURS:
         for way in WAYS:
             own = found[name, way]
@@ -170,7 +181,7 @@ def table(found: Mapping[tuple[str, str], Found]) -> str:
             low, middle, high = np.quantile(changes, [0.05, 0.5, 0.95])
             rules = ", ".join(f"{rule} {number}" for rule, number in own.rules.most_common())
             lines.append(
-                f"{name if way == WAYS[0] else '':24}{way:10}{middle:+8.1%}"
+                f"{name if way == WAYS[0] else '':26}{way:10}{middle:+8.1%}"
                 f"{f'{low:+.1%} and {high:+.1%}':>19}  {own.flagged} of {changes.size}"
                 + (f": {rules}" if rules else "")
             )
@@ -190,11 +201,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=8)
     parser.add_argument("--occasions", type=int, default=10)
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)  # what the neighbour runs
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)  # what the neighbour runs
     options = parser.parse_args()
     if options.work is not None:
-        kind, core, parent = options.work
-        work(kind, int(core), int(parent))
+        kind, core, parent, pauses = options.work
+        work(kind, int(core), int(parent), float(pauses))
         return
     if not hasattr(os, "sched_setaffinity"):
         raise SystemExit("a process stays on a core by sched_setaffinity, which Linux has.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -319,5 +320,6 @@ def test_shell_completion_is_offered() -> None:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},  # as named above
     )
     assert "complete" in done.stdout

@@ -20,6 +20,7 @@ from mathnas.cli._evaluators import evaluator_named
 from mathnas.cli._measuring import CostEvaluators, CostSettings, read_supernet
 from mathnas.devices.energy import Channel, FoundMeters, MeterKind
 from mathnas.devices.energy.evaluator import EnergyEvaluator
+from mathnas.devices.relative import RelativeLatencyEvaluator
 from mathnas.errors import MeterPermissionError
 from mathnas.nets.digits import DigitsConfig, DigitsNet, DigitsNode
 from mathnas.nets.files import save_supernet
@@ -143,6 +144,7 @@ def test_measure_accepts_the_noise_of_energy_too(
     monkeypatch: pytest.MonkeyPatch, accepted: bool
 ) -> None:
     monkeypatch.setattr("mathnas.devices.energy.meter_named", lambda _: ProcessorMeter())
+    monkeypatch.setattr(RelativeLatencyEvaluator, "level_ms", 1.0)
     settings = CostSettings(("latency_ms", "energy_mj"), accept_noise=accepted)
     evaluators = CostEvaluators(read_supernet("digits"), settings).of_networks
     for evaluator in evaluators:

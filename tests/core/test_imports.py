@@ -61,7 +61,10 @@ RUNTIME = {
 }
 RUNTIME_ENGINES = {
     "deploying": {"grouped", "nets.calibrated", "nets.supernet"},
-    "onnx_packaging": {"nets.agreement", "nets.calibrated", "nets.folding", "nets.onnx_export"},
+    "onnx_packaging": {
+        *("devices.onnxruntime", "nets.agreement", "nets.calibrated", "nets.folding"),
+        "nets.onnx_export",
+    },
     "onnx_parts": {"devices.onnxruntime"},
     "torch_parts": {
         *("_threads", "grouped", "nets.families", "nets.files", "nets.grouped", "nets.inputs"),

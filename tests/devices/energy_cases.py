@@ -86,7 +86,8 @@ class FakeMachine:
 
 def lenient(attempts: int = 1) -> NoiseRule:
     """Nothing that other tests do on this machine disturbs a measurement."""
-    shares = dict.fromkeys(("waiting", "steal", "crowding", "spread", "drift", "reference"), 1e6)
+    machine = ("waiting", "steal", "crowding", "neighbours")
+    shares = dict.fromkeys((*machine, "spread", "drift", "reference"), 1e6)
     return NoiseRule(**shares, attempts=attempts, pause_s=0.01)
 
 

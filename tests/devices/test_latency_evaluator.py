@@ -129,7 +129,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.plan: Iterator[Usage] = iter(())
         self.slept: list[float] = []
-        monkeypatch.setattr(Usage, "since", lambda now, before: next(self.plan))
+        monkeypatch.setattr(Usage, "until_now", lambda before, root: next(self.plan))
         monkeypatch.setattr(time, "sleep", self.slept.append)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -134,6 +135,7 @@ def test_what_was_used_between_two_moments(tmp_path: Path, monkeypatch: pytest.M
     assert (usage.seconds, usage.own, usage.cores) == (10.0, 4.0, 2)
     assert usage.busy == pytest.approx(9.0)
     assert usage.others == pytest.approx(0.5)
+    assert (usage.machine_cores, usage.neighbours) == (2, usage.others)
     assert usage.steal == pytest.approx(1.0 / 20)
     assert usage.waited == pytest.approx(0.5)
     assert usage.throttled == 4
@@ -145,6 +147,40 @@ def test_a_time_too_short_for_the_kernel_s_clock_says_nothing_of_others() -> Non
     assert Usage(seconds=5.0, own=1.0, cores=2, busy=6.0, stolen=0.0).others == 1.0
     # ticks are coarse: less than nothing is nothing
     assert Usage(seconds=5.0, own=1.01, cores=2, busy=1.0, stolen=0.0).others == 0.0
+
+
+def test_a_short_time_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel counts at all."""
+    now, slept = 100.0, list[float]()
+    monkeypatch.setattr(time, "perf_counter", lambda: now + sum(slept))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr("mathnas.devices.state._TICKS", 100)
+    tree = counters(tmp_path, ["cpu0 1 0 0 5 0 0 0 0 0 0"], [1], throttled=0)
+    before = Usage.now(tree)
+    now = 100.15
+    assert before.until_now(tree).others == 0.0
+    assert slept == [pytest.approx(0.05)]
+    now = 107.0
+    assert before.until_now(tree).seconds == pytest.approx(7.05)
+    assert len(slept) == 1
+    nothing = Usage.now(tmp_path / "nothing")
+    assert nothing.until_now(tmp_path / "nothing").others is None
+    assert len(slept) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are chosen on Linux")
+def test_cores_that_this_process_may_not_use_are_the_machine_s() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        usage = Usage.now()
+    finally:
+        os.sched_setaffinity(0, before)
+    assert usage.cores == 1
+    assert usage.machine_cores >= len(before)
+    assert usage.busy is not None
+    assert usage.machine_busy is not None
+    assert usage.machine_busy >= usage.busy
 
 
 def test_this_machine_counts_what_this_process_does() -> None:

@@ -236,7 +236,7 @@ class LatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         further = [] if reference is None else [self._call_of(reference)]
         before = Usage.now(self._root)
         timings = time_in_turns([*calls, *further], self.timing)
-        usage = Usage.now(self._root).since(before)
+        usage = before.until_now(self._root)
         flags = self.noise.machine_flags(usage, self.engine.threads)
         notes = {**MachineState.read(self._root).notes(), **usage.notes()}
         # where the kernel does not tell who waited, arithmetic on one thread tells it by itself

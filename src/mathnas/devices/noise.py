@@ -1,8 +1,9 @@
 """When a measurement can be trusted: the one place that says so.
 
-What counts is what disturbed *this* measurement, not how busy the machine is: a training on the
-other core hurts nobody who runs on one thread. The kernel tells how long a process was ready to run
-and waited; that share is the surest sign, and the others catch what it does not see.
+The kernel tells how long a process was ready to run and waited; that share is the surest sign that
+a measurement was disturbed, and the others catch what it does not see. Programs on other cores make
+nobody wait, but they fill the caches and use the memory that all cores share, which shows in no
+counter of this process: that they ran is the only sign.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class NoiseRule:
             kernel does not tell, the time off the processor of a call on one thread.
         steal: of the cores' time, which other virtual machines took.
         crowding: of the cores that the engine uses, which others used too.
+        neighbours: of the cores that the engine does not use, which others used
+            (`benchmarks/noise.py` measures what they do).
         spread: of the slices' times, relative to the value.
         drift: of the value from the first half of the rounds to the second.
         reference: of the reference network's time since it was first measured.
@@ -68,6 +71,7 @@ class NoiseRule:
     waiting: float = 0.05
     steal: float = 0.05
     crowding: float = 0.25
+    neighbours: float = 0.25
     spread: float = 0.15
     drift: float = 0.10
     reference: float = 0.05
@@ -75,7 +79,10 @@ class NoiseRule:
     pause_s: float = 2.0
 
     def __post_init__(self) -> None:
-        shares = (self.waiting, self.steal, self.crowding, self.spread, self.drift, self.reference)
+        shares = (
+            *(self.waiting, self.steal, self.crowding, self.neighbours),
+            *(self.spread, self.drift, self.reference),
+        )
         if not all(share > 0 for share in shares):
             raise InvalidInputError(f"thresholds of noise are positive, but got {self}.")
         if self.attempts < 1 or not 0 <= self.pause_s < math.inf:
@@ -101,6 +108,11 @@ class NoiseRule:
         if usage.others is not None:
             shared = max(0.0, usage.others + threads - usage.cores) / threads
             found.append(self._flag("crowding", shared, "share of its cores used by others"))
+        if usage.neighbours is not None and usage.machine_cores > threads:
+            beside = min(1.0, usage.neighbours / (usage.machine_cores - threads))
+            found.append(
+                self._flag("neighbours", beside, "share of the other cores used by others")
+            )
         if usage.throttled:
             heat = "the processor was slowed down"
             found.append(Flag("throttling", usage.throttled, 0.0, heat))

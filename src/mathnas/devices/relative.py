@@ -4,23 +4,27 @@ Networks are timed in turns (`mathnas.devices.timing`), and in every round the *
 is one of them. The fastest run of a slice has met no interruption; what slows the machine for
 longer slows the reference of the same round as much, and the ratio of the two does not see it. A
 network's latency is the median ratio over the rounds, times the reference's latency, which is
-measured once and stands in the conditions. Networks that were measured at different hours can so be
-told apart by a percent where their times differ by ten.
+measured once, when the machine is quiet (`mathnas.devices.noise`), and stands in the conditions.
+Networks that were measured at different hours can so be told apart by a percent where their times
+differ by ten.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Generic
 
 import numpy as np
 
 from mathnas.devices.common import Engine, ModelT, engine_conditions
 from mathnas.devices.host import Device, this_device
-from mathnas.devices.noise import NoiseError, flag_notes
-from mathnas.devices.state import MachineState
+from mathnas.devices.noise import Flag, NoiseError, NoiseRule, flag_notes
+from mathnas.devices.repeating import measured_quietly
+from mathnas.devices.state import ROOT, MachineState, Usage
 from mathnas.devices.timing import (
     TimingSettings,
     no_garbage_collection,
@@ -45,7 +49,9 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
     """Milliseconds that one batch takes on an engine (``latency_ms``), relative to a reference.
 
     `notes` of each measurement hold what the reference took in the same rounds (``reference_ms``),
-    so that drift is seen, what the network itself took (``own_ms``), and how the machine was.
+    so that drift is seen, what the network itself took (``own_ms``), how the machine was, and which
+    rules of noise it broke (``flags``). Those do not count against a ratio; they do against the
+    reference's own latency, which is measured again, and at last refused.
 
     Args:
         models: a network to the form that the engine reads.
@@ -56,8 +62,10 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         batch_size: networks that are timed in turns, beside the reference.
         noise_limit: largest relative standard error of a ratio that counts as measured.
         attempts: how often `rounds` more are added for networks above that limit.
-        accept_noise: whether networks that stay above it are kept, with a note ``flags``,
-            instead of failing.
+        noise: what is too noisy for the reference's own latency, and how often that is tried again.
+        accept_noise: whether networks that stay above the limit are kept, with a note ``flags``,
+            instead of failing, and the reference's latency as well.
+        root: where ``proc`` and ``sys`` are found (for tests).
 
     Raises:
         InvalidInputError: a number is out of range.
@@ -77,7 +85,9 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         batch_size: int = 12,
         noise_limit: float = 0.02,
         attempts: int = 3,
+        noise: NoiseRule | None = None,
         accept_noise: bool = False,
+        root: Path = ROOT,
     ) -> None:
         if batch_size < 1 or attempts < 0 or not noise_limit > 0:
             raise InvalidInputError(
@@ -92,16 +102,22 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         self.batch_size = batch_size
         self.noise_limit = noise_limit
         self.attempts = attempts
+        self.noise = noise or NoiseRule()
         self.accept_noise = accept_noise
         self.metrics = (metric_named("latency_ms"),)
         self.threads = engine.threads
         self.also: dict[str, str] = {}
         """Other conditions, such as the resolution."""
+        self._root = root
         self._known: float | None = None
 
     @property
     def conditions(self) -> Mapping[str, str]:  # type: ignore[override]
-        """As of every latency; the first time that they are asked for, the reference is timed."""
+        """As of every latency; the first time that they are asked for, the reference is timed.
+
+        Raises:
+            NoiseError: its time stayed disturbed.
+        """
         return {**self._fixed, REFERENCE_MS: f"{self.level_ms:.6g}"}
 
     @property
@@ -128,12 +144,31 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
 
     @cached_property
     def level_ms(self) -> float:
-        """The reference's latency: a low quantile of the fastest runs of many slices."""
+        """The reference's latency: a low quantile of the fastest runs of many slices.
+
+        Raises:
+            NoiseError: it stayed disturbed.
+        """
         if self._known is not None:
             return self._known
+        ((_, level, _),) = measured_quietly(
+            [self.reference],
+            lambda _: [self._level()],
+            self.noise,
+            metric="latency",
+            accept_noise=self.accept_noise,
+        )
+        return float(f"{level.ms:.6g}")
+
+    def _level(self) -> _Level:
         count = self._reference_runs
+        before = Usage.now(self._root)
         fastest = [_fastest(self._reference_run, count) for _ in range(_LEVEL_ROUNDS)]
-        return float(f"{float(np.quantile(fastest, _LEVEL_QUANTILE)):.6g}")
+        usage = before.until_now(self._root)
+        return _Level(
+            float(np.quantile(fastest, _LEVEL_QUANTILE)),
+            self.noise.machine_flags(usage, self.engine.threads),
+        )
 
     @cached_property
     def _reference_run(self) -> Callable[[], object]:
@@ -154,21 +189,25 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         """
         level = self.level_ms
         calls = [self._reference_run, *(self.engine.prepare(self.models(n)) for n in networks)]
+        before = Usage.now(self._root)
         fastest = self._timed(calls)
+        usage = before.until_now(self._root)
+        machine = self.noise.machine_flags(usage, self.engine.threads)
         notes = {
-            **MachineState.read().notes(),
+            **MachineState.read(self._root).notes(),
+            **usage.notes(),
             REFERENCE_MS: f"{float(np.median(fastest[0])):.6g}",
         }
         noisy: list[tuple[Network, float]] = []
         for place, own in enumerate(fastest[1:]):
             ratios = own / fastest[0]
             value, error = float(np.median(ratios)), _error(ratios)
-            flags: list[str] = []
+            flags = [str(flag) for flag in machine]
             if error > self.noise_limit * value:
                 if not self.accept_noise:
                     noisy.append((networks[place], error / value))
                     continue
-                flags = [f"known to {error / value:.1%} (at most {self.noise_limit:.1%})"]
+                flags.append(f"known to {error / value:.1%} (at most {self.noise_limit:.1%})")
             measured = Measurement(
                 level * value,
                 level * error * math.sqrt(len(ratios)),
@@ -206,6 +245,19 @@ class RelativeLatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
                 if all(_error(r) <= self.noise_limit * np.median(r) for r in ratios):
                     break
         return times
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What the reference took, and the rules of noise that were broken meanwhile."""
+
+    ms: float
+    flags: Sequence[Flag]
+
+    @property
+    def disorder(self) -> float:
+        """Of several disturbed ones the shortest is nearest to the truth."""
+        return self.ms
 
 
 def _error(ratios: Floats) -> float:

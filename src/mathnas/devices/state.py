@@ -183,6 +183,8 @@ class Usage:
         interrupted: how often the kernel took a core away from this process.
         throttled: as in `MachineState`.
         cores: that this process may use.
+        machine_cores: that the machine has.
+        machine_busy: of all of them, in seconds: in use by anybody here.
     """
 
     seconds: float
@@ -193,23 +195,36 @@ class Usage:
     waited: float | None = None
     interrupted: int | None = None
     throttled: int | None = None
+    machine_cores: int = 0
+    machine_busy: float | None = None
 
     @classmethod
     def now(cls, root: Path = ROOT, command: Runner | None = None) -> Usage:
         """The counters as they stand; arguments as those of `MachineState.read`."""
+        times = _processor_times(root)
         usable = _usable(root)
-        busy, stolen = _processor_times(root, usable)
+        own = [times[core] for core in usable if core in times]
         throttled, _ = _throttling(root, command)
         return cls(
             seconds=time.perf_counter(),
             own=time.process_time(),
             cores=len(usable),
-            busy=busy,
-            stolen=stolen,
+            busy=sum(busy for busy, _ in own) if own else None,
+            stolen=sum(stolen for _, stolen in own) if own else None,
             waited=_waited(root),
             interrupted=_interrupted(),
             throttled=throttled,
+            machine_cores=len(times),
+            machine_busy=sum(busy for busy, _ in times.values()) if times else None,
         )
+
+    def until_now(self, root: Path = ROOT) -> Usage:
+        """What happened after this moment; where that is too short for the kernel's clock to tell
+        what others used, it waits a fraction of a second."""
+        left = _FEWEST_TICKS / _TICKS - (time.perf_counter() - self.seconds)
+        if self.machine_busy is not None and left > 0:
+            time.sleep(left)
+        return Usage.now(root).since(self)
 
     def since(self, before: Usage) -> Usage:
         """What happened after an earlier moment."""
@@ -228,6 +243,8 @@ class Usage:
             waited=difference("waited"),
             interrupted=None if interrupted is None else int(interrupted),
             throttled=None if throttled is None else int(throttled),
+            machine_cores=self.machine_cores,
+            machine_busy=difference("machine_busy"),
         )
 
     @property
@@ -236,9 +253,17 @@ class Usage:
 
         None where the kernel does not tell, or the time was too short for its clock.
         """
-        if self.busy is None or self.seconds * _TICKS < _FEWEST_TICKS:
+        return self._used_by_others(self.busy, self.cores)
+
+    @property
+    def neighbours(self) -> float | None:
+        """As `others`, of all cores of the machine."""
+        return self._used_by_others(self.machine_busy, self.machine_cores)
+
+    def _used_by_others(self, busy: float | None, cores: int) -> float | None:
+        if busy is None or self.seconds * _TICKS < _FEWEST_TICKS:
             return None
-        return min(max(0.0, (self.busy - self.own) / self.seconds), float(self.cores))
+        return min(max(0.0, (busy - self.own) / self.seconds), float(cores))
 
     @property
     def steal(self) -> float | None:
@@ -267,21 +292,19 @@ def _usable(root: Path) -> frozenset[int]:
     return frozenset(range(count))
 
 
-def _processor_times(root: Path, usable: frozenset[int]) -> tuple[float | None, float | None]:
-    """Seconds in which these cores were busy, and were stolen: ``cpuN`` lines of ``/proc/stat``,
-    with user, nice, system, idle, iowait, irq, softirq, steal (see proc(5); guests are in user)."""
-    busy = stolen = 0.0
-    found = False
+def _processor_times(root: Path) -> dict[int, tuple[float, float]]:
+    """Seconds in which each core was busy, and was stolen: ``cpuN`` lines of ``/proc/stat``, with
+    user, nice, system, idle, iowait, irq, softirq, steal (see proc(5); guests are in user)."""
+    found = {}
     for text in _texts([root / "proc"], "stat"):
         for line in text.splitlines():
             name, *fields = line.split()
-            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in usable:
+            if name.startswith("cpu") and name[3:].isdigit():
                 with suppress(ValueError, IndexError):
                     user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
-                    busy += (user + nice + system + irq + softirq) / _TICKS
-                    stolen += steal / _TICKS
-                    found = True
-    return (busy, stolen) if found else (None, None)
+                    busy = user + nice + system + irq + softirq
+                    found[int(name[3:])] = (busy / _TICKS, steal / _TICKS)
+    return found
 
 
 def _waited(root: Path) -> float | None:

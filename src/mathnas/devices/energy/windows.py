@@ -274,4 +274,6 @@ def _sum(parts: Sequence[Usage]) -> Usage:
         waited=total("waited"),
         interrupted=None if interrupted is None else int(interrupted),
         throttled=None if throttled is None else int(throttled),
+        machine_cores=parts[0].machine_cores,
+        machine_busy=total("machine_busy"),
     )
