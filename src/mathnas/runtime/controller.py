@@ -20,7 +20,7 @@ from mathnas.space import Network
 from mathnas.table import BlockTable
 
 _LATE_RUNS = 2  # in a row: where they tell of a change, the window is not waited for
-_FEWEST_TAIL_RUNS = 500
+_FEWEST_TAIL_RUNS = 1000
 _TAIL_MISSES = 10  # the tail's runs hold so many misses
 
 

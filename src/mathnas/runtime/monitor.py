@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ _NOISE_RATE = 0.05
 _LEAST_NOISE, _MOST_NOISE = 0.005, 0.5
 _FIRST_NOISE = 0.03
 _CARRIED = 0.2  # of the runs that tell the tail: what those before a change count as
+_SETTLING_RUNS = 50  # until what was expected of a run is held for right
 
 
 @dataclass
@@ -110,7 +112,7 @@ class Monitor:
         prior: Prior | None = None,
         runs: int = 5,
         seconds: float = 0.02,
-        tail_runs: int = 500,
+        tail_runs: int = 1000,
     ) -> None:
         if times.space != table.space:
             raise InvalidInputError(
@@ -137,6 +139,7 @@ class Monitor:
         self._calm_windows = round(1 / _NOISE_RATE)  # since the last change
         self._tail_runs = tail_runs
         self._ratios = deque(_expected_ratios(self._carried), maxlen=tail_runs)
+        self._latest: deque[tuple[Network, float]] = deque()
 
     # ---- what is known ----------------------------------------------------------------------
 
@@ -158,10 +161,12 @@ class Monitor:
         return self.beside * mean, self.beside * deviation
 
     def tail(self, rate: float) -> float:
-        """Latency over what was expected before the run, that a share `rate` of the last runs was
-        above. Those before the last change of the load count as few."""
-        place = min(len(self._ratios) - 1, math.ceil((1 - rate) * len(self._ratios)))
-        return float(np.partition(np.array(self._ratios), place)[place])
+        """Latency over what is expected of its network, that a share `rate` of the last runs was
+        above: of the latest ones by what is known now, of those before by what was known soon after
+        them. Those before the last change of the load count as few."""
+        ratios = [*self._ratios, *self._latest_ratios(len(self._latest))][-self._tail_runs :]
+        place = min(len(ratios) - 1, math.ceil((1 - rate) * len(ratios)))
+        return float(np.partition(np.array(ratios), place)[place])
 
     def table(self, caution: float = 0.0) -> BlockTable:
         """The table with the latency of now: a sum over parts.
@@ -255,6 +260,8 @@ class Monitor:
         expected, deviation = self.latency(window.network)
         change = self._detector.observe(self._error(window, expected, deviation))
         if change:
+            self._ratios.extend(self._latest_ratios(len(self._latest)))
+            self._latest.clear()
             self._change()
         else:  # what changes within a window is not noise
             self._calm_windows += 1
@@ -262,12 +269,21 @@ class Monitor:
             self._noise = _learned(self._noise, window.spread, rate)
             self._part_noise = _learned(self._part_noise, window.part_spread, rate)
         self._update(window)
-        if change:  # how late a change was known is no scatter of runs
-            expected, _ = self.latency(window.network)
-        self._ratios.extend(latency / expected for latency in window.latencies_ms)
+        self._latest.extend((window.network, latency) for latency in window.latencies_ms)
+        known = len(self._latest) - _SETTLING_RUNS
+        if known > 0:
+            self._ratios.extend(self._latest_ratios(known))
+            for _ in range(known):
+                self._latest.popleft()
         if self._serving is not None:
             self._serving.expected_ms = None
         return replace(window, change=change)
+
+    def _latest_ratios(self, count: int) -> list[float]:
+        """Of the first of the latest runs, latency over what is expected of their networks now."""
+        found = list(itertools.islice(self._latest, count))
+        expected = {network: self.latency(network)[0] for network in {n for n, _ in found}}
+        return [latency / expected[network] for network, latency in found]
 
     def _change(self) -> None:
         """What was learned of the load before counts for little from now on."""
