@@ -86,6 +86,19 @@ def test_a_new_supernet_has_no_layer_of_zeros() -> None:
         assert name.endswith("bias") or parameter.abs().sum() > 0, name
 
 
+def test_with_zero_residuals_a_deep_network_computes_what_a_shallow_one_does() -> None:
+    net, x = MobileNetV3Net(SMALL).eval(), images(2)
+    shallow = SMALL.from_config([3] * 20, [3] * 20, [2] * 5)
+    deep = SMALL.from_config([3] * 20, [3] * 20, [4] * 5)
+    assert not torch.allclose(net(x, deep), net(x, shallow), rtol=1e-2)
+    net.zero_residuals()
+    assert torch.equal(net(x, deep), net(x, shallow))
+    net.train()(x, deep).square().sum().backward()
+    scale = net.layer(3).point_linear.norm.weight
+    assert scale.grad is not None
+    assert scale.grad.abs().sum() > 0, "it is learned from the first step on"
+
+
 # ---- counts --------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,11 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
         TrainingConfig.load(tmp_path / "none.json")
 
 
+def test_residuals_are_zeroed_of_random_weights_only() -> None:
+    with pytest.raises(InvalidInputError, match=r"random weights, but .* from those of net\.st"):
+        TrainingConfig(zero_residuals=True, start="net.st")
+
+
 def test_the_plan_has_the_epochs_that_were_asked_for() -> None:
     assert [p.epochs for p in TrainingConfig().plan()] == [30]
     (phase,) = TrainingConfig(epochs=5, random_networks=3, warmup_epochs=1).plan()

@@ -158,6 +158,21 @@ def test_channels_are_sorted_before_the_phase_that_says_so() -> None:
         run(Choosing((1.0, 2.0)), repeated([0], 7), config)
 
 
+def test_residuals_are_zeroed_before_the_first_step() -> None:
+    class Zeroing(Choosing):
+        zeroed_after: tuple[int, ...] = ()
+
+        def zero_residuals(self) -> None:
+            self.zeroed_after = (*self.zeroed_after, len(self.runs))
+
+    config = TrainingConfig(recipe="uniform", epochs=1, zero_residuals=True)
+    net = Zeroing((1.0, 2.0))
+    run(net, repeated([0], 7), config)
+    assert net.zeroed_after == (0,)
+    with pytest.raises(InvalidInputError, match="Choosing has no zero_residuals"):
+        run(Choosing((1.0, 2.0)), repeated([0], 7), config)
+
+
 def test_recipe_and_combination_can_be_replaced() -> None:
     """A rule of one's own: gradients of two groups, the second turned round."""
 

@@ -296,6 +296,12 @@ class ElasticMBConv(nn.Module):
             )
         return self._width(choice.expansion)
 
+    def zero_residual(self) -> None:
+        """Add nothing to the shortcut, by a scale of 0 of the last normalisation (Goyal et al.,
+        2017); nothing happens to a block without a shortcut."""
+        if self.shortcut:
+            nn.init.zeros_(self.point_linear.norm.weight)
+
     def sort_channels(self, trained: Sequence[int] = ()) -> None:
         """Put the most important middle channels first; the largest form computes the same.
 

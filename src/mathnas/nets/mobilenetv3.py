@@ -113,6 +113,11 @@ class MobileNetV3Net(ChainSupernet):
         for node in range(self.space.num_nodes):
             self.layer(node).sort_channels(trained)
 
+    def zero_residuals(self) -> None:
+        """Let every layer with a shortcut add nothing at first: `ElasticMBConv.zero_residual`."""
+        for node in range(self.space.num_nodes):
+            self.layer(node).zero_residual()
+
     @property
     def _first(self) -> MBConv:
         return cast(MBConv, cast(nn.ModuleDict, self.blocks[0])["conv"])

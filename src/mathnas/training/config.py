@@ -118,6 +118,9 @@ class TrainingConfig:
         channels_last: memory layout of images; depthwise convolutions on a CPU take half the time.
         held_out: training images that are kept from training, the same share of every class, to
             evaluate with; data that come with a part for that ignore it. 0 evaluates nothing.
+        zero_residuals: call the supernet's ``zero_residuals()`` first, so that blocks with a
+            shortcut add nothing at the start, and deep networks learn as early as shallow ones
+            (Goyal et al., 2017; BigNAS); of random weights only.
         start: supernet file whose weights training starts from; None starts from random ones.
         teacher: supernet file whose largest network teaches in ``shrinking``; None takes the
             supernet as it is when the first phase that distils begins.
@@ -144,6 +147,7 @@ class TrainingConfig:
     seed: int = 0
     channels_last: bool = True
     held_out: int = 5_000
+    zero_residuals: bool = False
     start: str | None = None
     teacher: str | None = None
     checkpoint_interval: int = 200
@@ -165,6 +169,11 @@ class TrainingConfig:
         if self.teacher is not None and self.recipe != "shrinking":
             raise InvalidInputError(
                 f"a teacher belongs to the recipe 'shrinking', but recipe is {self.recipe!r}."
+            )
+        if self.zero_residuals and self.start is not None:
+            raise InvalidInputError(
+                "zero_residuals is about random weights, but training starts from those of "
+                f"{self.start}: leave one of the two out."
             )
         for phase in self.plan():
             if self.recipe != "sandwich" and phase.networks < 1:
@@ -317,6 +326,7 @@ _CONFIG_RULES: Mapping[str, _Rule] = {
     "seed": _whole(0),
     "channels_last": _FLAG,
     "held_out": _whole(0),
+    "zero_residuals": _FLAG,
     "start": _PATH,
     "teacher": _PATH,
     "checkpoint_interval": _whole(1),

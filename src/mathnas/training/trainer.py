@@ -190,6 +190,10 @@ class _Trainer:
                     f"phase {span.phase.name!r} sorts channels, but {type(supernet).__name__} has "
                     "no sort_channels(): set sort_channels=false."
                 )
+        if config.zero_residuals and not hasattr(supernet, "zero_residuals"):
+            raise InvalidInputError(
+                f"{type(supernet).__name__} has no zero_residuals(): set zero_residuals=false."
+            )
         self.extremes = dict(zip(("smallest", "largest"), extremes_of(supernet), strict=True))
         self.done = 0  # steps, of all phases
         self.resumed = 0  # of them, before this run
@@ -474,6 +478,8 @@ class _Trainer:
     def _start(self) -> None:
         if self.config.start is not None:
             load_weights(self.config.start, self.supernet)
+        if self.config.zero_residuals:
+            self.supernet.zero_residuals()  # type: ignore[operator]  # checked at the start
 
     def _take_average(self) -> None:
         if self.average:
