@@ -130,6 +130,7 @@ def test_labelled_images_tell_the_accuracy(run: Run, tmp_path: Path) -> None:
         (("--deadline", "1ms", "--http", "nowhere"), "--http is HOST:PORT"),
         (("--deadline", "1ms", "--http", "127.0.0.1:70000"), "--http is HOST:PORT"),
         (("--deadline", "1ms", "--http", "0.0.0.0:0"), "give one with --token"),
+        (("--deadline", "1ms", "--http", ":0", "--token", ""), "token has at least one character"),
         (("--deadline", "1ms", "--images", "digits", "--count", "0"), "--count is at least 1"),
     ],
 )

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import mathnas as mn
 from mathnas import BlockEffects, BlockTable, GroupedSpace, InvalidInputError, PairEffects
+from mathnas._progress import Silent
 from mathnas.search import Selection, Storage, _coverage, choose_candidates
 from mathnas.search._coverage import Problem, improved, proven, undominated
 from mathnas.space import SearchSpace
@@ -135,6 +136,36 @@ def test_everything_is_kept_where_there_is_room() -> None:
         k <= u <= c
         for k, u, c in zip(found.space.sizes, found.undominated, found.candidates, strict=True)
     )
+
+
+class Told(Silent):
+    """A display that keeps what it was told."""
+
+    shown: ClassVar[list[Told]] = []
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self.shown.append(self)
+
+    def advance(self, steps: int, note: str = "") -> None:
+        self.done += steps
+
+
+@pytest.mark.parametrize("time_limit", [None, 1e-9])
+def test_progress_is_complete_however_early_the_search_ends(time_limit: float | None) -> None:
+    Told.shown.clear()
+    choose_candidates(
+        table_of(11),
+        GROUPS,
+        1,
+        limit="latency_ms",
+        maximize="accuracy",
+        time_limit=time_limit,
+        progress=Told,
+    )
+    (bar,) = Told.shown
+    assert bar.title == "choosing candidates"
+    assert bar.done == bar.total > 0
 
 
 def test_little_effort_and_little_time_give_less_proof() -> None:

@@ -20,6 +20,7 @@ from mathnas.cli._options import (
     TablePath,
     TimeLimit,
     print_json,
+    progress_of,
     read_budgets,
     read_table,
 )
@@ -77,6 +78,7 @@ def candidates(
         effort=effort,
         time_limit=time_limit,
         seed=seed,
+        progress=progress_of(as_json),
     )
     if output is not None:
         chosen.space.save(output)

@@ -121,9 +121,10 @@ def deploy(
     with needing("deploying", "train"):
         from mathnas.nets.calibrated import Sharing
         from mathnas.nets.supernet import ChainSupernet
-        from mathnas.runtime.deploying import choose_blocks, default_sharing
+        from mathnas.runtime.deploying import check_engine, choose_blocks, default_sharing
         from mathnas.runtime.deploying import deploy as packaged
     most = _bytes(memory)
+    check_engine(engine)
     file = supernet_of_study(supernet, path)
     table = read_table(path, form, device)
     fine = seen_as(file.supernet, table.space)
@@ -161,6 +162,7 @@ def deploy(
         effort=effort,
         time_limit=time_limit,
         seed=seed,
+        progress=progress_of(as_json),
     )
     with torch_threads(threads):
         package = packaged(

@@ -250,14 +250,16 @@ def _address(text: str, token: str | None) -> tuple[str, int]:
         MissingExtraError: what listens is not installed.
     """
     with needing("--http", "serve"):
-        from mathnas.runtime.http import check_address, is_loopback
+        from mathnas.runtime.http import check_address, check_token, is_loopback
     match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]\s]*):)?(?P<port>\d{1,5})", text)
     if match is None or int(match["port"]) > _LAST_PORT:
         raise InvalidInputError(
             f"--http is HOST:PORT, for example 127.0.0.1:8000 or [::1]:8000, but got {text!r}."
         )
     host = (match["host"] or _LOOPBACK).strip("[]")
-    if token is None and not is_loopback(host):
+    if token is not None:
+        check_token(token)
+    elif not is_loopback(host):
         raise InvalidInputError(
             f"other machines may reach {host}, so requests there bring a token: give one with "
             "--token or in MATHNAS_TOKEN, or listen on 127.0.0.1."

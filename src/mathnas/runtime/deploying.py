@@ -65,6 +65,7 @@ def choose_blocks(
     effort: float = 1.0,
     time_limit: float | None = None,
     seed: int = 0,
+    progress: Show = False,
 ) -> Selection:
     """Which blocks to keep resident: at most `count` a group, whose networks are predicted best
     over a range of budgets, and whose weights fit into a memory (see `choose_candidates`).
@@ -76,7 +77,8 @@ def choose_blocks(
         memory: bytes of resident weights at most, stem and head included, as `storage_of` counts
             them.
         engine, sharing: as in `deploy`: what weights take depends on them.
-        limit, maximize, minimize, budgets, effort, time_limit, seed: as in `choose_candidates`.
+        limit, maximize, minimize, budgets, effort, time_limit, seed, progress: as in
+            `choose_candidates`.
 
     Raises:
         InvalidInputError: as `choose_candidates`, or the supernet is of another space.
@@ -100,6 +102,7 @@ def choose_blocks(
         effort=effort,
         time_limit=time_limit,
         seed=seed,
+        progress=progress,
     )
 
 
@@ -209,7 +212,7 @@ def deploy(
             f"a package's table is of the blocks that are kept, those of {supernet.space.name}, "
             f"but got a table of {table.space.name}."
         )
-    onnx_parts = None if engine == "torch" else _onnx_parts()  # missing ones are named at once
+    onnx_parts = _onnx_parts_of(engine)  # what is missing is named at once
     parts = calibrated_parts(supernet, batches, sharing=sharing, seed=seed, progress=progress)
     modules = {place: m for place, m in parts.blocks.items() if not isinstance(m, nn.Identity)}
     skipped = frozenset(place[:2] for place in parts.blocks if place not in modules)
@@ -232,7 +235,21 @@ def deploy(
     )
 
 
-def _onnx_parts() -> Callable[..., dict[str, PackagedPart]]:
+def check_engine(engine: str) -> None:
+    """Whether parts for an engine can be made here.
+
+    Raises:
+        InvalidInputError: the engine is unknown.
+        MissingExtraError: its packages are not installed.
+    """
+    default_sharing(engine)
+    _onnx_parts_of(engine)
+
+
+def _onnx_parts_of(engine: str) -> Callable[..., dict[str, PackagedPart]] | None:
+    """What makes graphs for an engine; None where it takes modules."""
+    if engine == "torch":
+        return None
     try:
         from mathnas.runtime.onnx_packaging import onnx_parts
     except ImportError as error:

@@ -69,8 +69,8 @@ def application(
         InvalidInputError: the token is empty, or the size allows no image.
     """
     shape = tuple(int(size) for size in input_shape)
-    if token is not None and not token:
-        raise InvalidInputError("a token has at least one character, but got an empty one.")
+    if token is not None:
+        check_token(token)
     if max_bytes < 4 * math.prod(shape):
         raise InvalidInputError(
             f"an image of the shape {shape} has {4 * math.prod(shape)} bytes, but a body may have "
@@ -235,6 +235,15 @@ async def _body(request: Request, most: int) -> bytes:
         return await asyncio.wait_for(read(), _BODY_SECONDS)
     except asyncio.TimeoutError:
         raise _Refused(408, f"the body did not come within {_BODY_SECONDS:g} s.") from None
+
+
+def check_token(token: str) -> None:
+    """
+    Raises:
+        InvalidInputError: the token is empty, so that anybody would bring it.
+    """
+    if not token:
+        raise InvalidInputError("a token has at least one character, but got an empty one.")
 
 
 def _answering(handler: _Handler, token: str | None) -> _Handler:

@@ -36,6 +36,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from mathnas._progress import Progress, Silent
 from mathnas.metrics import Floats
 from mathnas.space import Indices
 
@@ -216,23 +217,32 @@ def _thinned(front: Front, above: bool) -> Front:
 
 
 def improved(
-    problem: Problem, *, rounds: int, seed: int, until: float = math.inf
+    problem: Problem,
+    *,
+    rounds: int,
+    seed: int,
+    until: float = math.inf,
+    progress: Progress | None = None,
 ) -> tuple[Kept, float]:
     """A good selection and its value.
 
     Args:
         rounds: how often the search begins again from a disturbed selection.
         until: the end, by `time.monotonic`.
+        progress: is told of every round, and of those that are not needed at the end.
     """
+    bar = progress or Silent()
     rng = np.random.default_rng(seed)
     kept, value = _descended(problem, _start(problem))
     most = problem.value(problem.everything)
-    for _ in range(rounds):
+    for done in range(rounds):
         if value >= most - _GAIN * problem.span or time.monotonic() > until:
+            bar.advance(rounds - done)
             break
         other, found = _descended(problem, _disturbed(problem, kept, rng))
         if found > value:
             kept, value = other, found
+        bar.advance(1)
     return _needed(problem, kept, value), value
 
 
@@ -345,14 +355,22 @@ class _Box:
 
 
 def proven(
-    problem: Problem, kept: Kept, value: float, *, boxes: int, until: float = math.inf
+    problem: Problem,
+    kept: Kept,
+    value: float,
+    *,
+    boxes: int,
+    until: float = math.inf,
+    progress: Progress | None = None,
 ) -> tuple[Kept, float, float]:
     """A selection that is no worse than the given one, its value, and a bound on that of any.
 
     Args:
         boxes: how many boxes are bounded at most.
         until: the end, by `time.monotonic`.
+        progress: is told of every box, and of those that are not needed at the end.
     """
+    bar = progress or Silent()
     near = 1e-9 * problem.span
     ticket = itertools.count()
     heap: list[tuple[float, int, _Box, tuple[int, int]]] = []
@@ -376,6 +394,8 @@ def proven(
         for half in _halves(problem, box, *split):
             look_at(half)
             boxes -= 1
+            bar.advance(1)
+    bar.advance(max(0, boxes))
     bound = max([value, *(-entry[0] for entry in heap[:1])])
     return kept, value, value if bound <= value + near else bound
 

@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mathnas._progress import Show, progress_bar
 from mathnas.errors import InvalidInputError
 from mathnas.grouped import GroupedSpace, Groups
 from mathnas.metrics import Direction, Floats, Metric
@@ -276,6 +277,7 @@ def choose_candidates(
     effort: float = 1.0,
     time_limit: float | None = None,
     seed: int = 0,
+    progress: Show = False,
 ) -> Selection:
     """At most `count` candidates of each group, chosen so that the networks that they make are best
     over a range of budgets.
@@ -304,6 +306,7 @@ def choose_candidates(
         effort: how long to search and to prove: 1 is up to 400 restarts and 100 boxes.
         time_limit: seconds for both; results then depend on the machine.
         seed: of the restarts.
+        progress: whether to show it (see `mathnas._progress`).
 
     Raises:
         InvalidInputError: an argument is out of range, a metric is unknown or no sum over groups,
@@ -339,9 +342,8 @@ def choose_candidates(
     shares = _shares(weights, len(limits))
     problem = terms.problem(counts, limits, shares)
     rounds = min(_ROUNDS, 5 * sum(map(len, terms.fronts)))  # few candidates are soon tried out
-    kept, value = improved(problem, rounds=int(effort * rounds), seed=seed, until=until)
-    boxes = int(effort * _BOXES)
-    kept, value, bound = proven(problem, kept, value, boxes=boxes, until=until)
+    work = _Work(int(effort * rounds), int(effort * _BOXES), seed, until, progress)
+    kept, value, bound = work.solved(problem, "choosing candidates")
     chosen = terms
     if memory is not None and storage is not None:
         held = storage.of(whole, memory)
@@ -351,12 +353,30 @@ def choose_candidates(
             own = chosen.memory(held)
             chosen.check_memory(own, storage.fixed, memory)
             tight = chosen.problem(counts, limits, shares, own)
-            rounds = int(effort * _TIGHT_ROUNDS)
-            kept, value = improved(tight, rounds=rounds, seed=seed, until=until)
-            kept, value, highest = proven(tight, kept, value, boxes=boxes, until=until)
+            work = replace(work, rounds=int(effort * _TIGHT_ROUNDS))
+            kept, value, highest = work.solved(tight, "choosing within the memory")
             bound = value if highest == value else min(bound, highest)
     found = _selection(terms, chosen, problem, kept, bound, limits, start)
     return found if storage is None else replace(found, size=storage.size(found.space))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How long a problem is worked on: see `improved` and `proven`."""
+
+    rounds: int
+    boxes: int
+    seed: int
+    until: float
+    progress: Show
+
+    def solved(self, problem: Problem, title: str) -> tuple[Kept, float, float]:
+        """A selection, its value, and a bound on that of any."""
+        with progress_bar(title, self.rounds + self.boxes, self.progress) as bar:
+            kept, value = improved(
+                problem, rounds=self.rounds, seed=self.seed, until=self.until, progress=bar
+            )
+            return proven(problem, kept, value, boxes=self.boxes, until=self.until, progress=bar)
 
 
 def _selection(
