@@ -13,6 +13,7 @@ network that it says, and that one must have served meanwhile.
 from __future__ import annotations
 
 import argparse
+import gc
 import subprocess
 import sys
 import tempfile
@@ -407,6 +408,8 @@ def main() -> None:
     print(header(options.seed))
     print(f"engines: {resident.engine}, {eager.parts.engine}; 1 thread, fp32, 32 px")
     print(f"loading {len(package.parts)} parts of a package: {seconds:.2f} s")
+    gc.collect()
+    gc.freeze()  # as `mathnas run` does: a full collection would look through all that is loaded
     switching(dynamic, options.switches, np.random.default_rng(options.seed))
     decisions = max(100, options.switches // 10)
     deciding(dynamic, table_of(times), times, decisions, options.seed)
@@ -414,6 +417,7 @@ def main() -> None:
     building(supernet, 20)
     memory(package)
     requests(dynamic, options.requests, options.seed)
+    gc.unfreeze()
 
 
 if __name__ == "__main__":
