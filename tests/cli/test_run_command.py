@@ -200,6 +200,19 @@ def test_a_log_is_appended_to_and_replayed(run: Run, package: Path, policy: str)
     assert [record["differences"] for record in json.loads(out)] == [[], []]
 
 
+def test_a_log_of_decisions_alone_is_small_and_says_why_it_is_not_replayed(
+    run: Run, package: Path, tmp_path: Path
+) -> None:
+    options = ("run", str(package), "--deadline", "5ms", "--seconds", "0.3", *QUICK)
+    for name, *more in (("all.jsonl",), ("few.jsonl", "--no-log-runs")):
+        assert run(*options, "--policy", "smallest", "--log", name, *more)[0] == 0
+    assert len((tmp_path / "few.jsonl").read_text().splitlines()) == 2  # header and start
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) > 20
+    code, out, err = run("replay", "few.jsonl", "--package", str(package))
+    assert (code, out) == (1, "")
+    assert "without --no-log-runs" in err
+
+
 def test_a_log_that_was_changed_differs(run: Run, package: Path, tmp_path: Path) -> None:
     options = ("run", str(package), "--deadline", "5ms", "--seconds", "0.2", *QUICK)
     assert run(*options, "--policy", "smallest", "--log", "log.jsonl")[0] == 0

@@ -115,6 +115,14 @@ def run(
         Path | None,
         typer.Option("--log", metavar="FILE.jsonl", help="Append what was seen and decided."),
     ] = None,
+    log_runs: Annotated[
+        bool,
+        typer.Option(
+            "--log-runs/--no-log-runs",
+            help="Log every run, about 100 bytes each, which mathnas replay needs; or decisions "
+            "alone.",
+        ),
+    ] = True,
     live: Annotated[
         bool, typer.Option("--live", help="Draw what happens in the terminal.")
     ] = False,
@@ -155,7 +163,8 @@ def run(
         if log is not None:
             digest = file_sha256(package_path)
             made = Conditions(policy, limit_ms, times, digest, parts.engine, threads, batch)
-            decides = open_things.enter_context(Recorder(decides, log, notes=made.to_dict()))
+            recorder = Recorder(decides, log, runs=log_runs, notes=made.to_dict())
+            decides = open_things.enter_context(recorder)
         server = Server(
             dynamic,
             decides,

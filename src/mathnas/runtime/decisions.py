@@ -277,7 +277,7 @@ def replay(session: Session, policy: Policy) -> Iterator[Difference]:
     if not session.runs:
         raise InvalidInputError(
             "a session is replayed from its runs, but this one holds decisions alone: record it "
-            "with runs=True."
+            "with runs=True (without --no-log-runs)."
         )
     first = session.events[0]
     assert isinstance(first, Decision)  # `_Builder`
