@@ -514,11 +514,13 @@ def test_enumeration_of_a_large_space_is_refused_with_the_other_solver_named() -
         search(table, solver="enumeration")
 
 
-def test_a_depth_rule_with_too_many_configurations_is_refused() -> None:
+def test_a_depth_rule_with_too_many_configurations_for_candidates_is_searched() -> None:
     space = space_of([11] * 6, rules=[DepthRule(tuple(range(6)), (0,) * 6)])
-    table = table_of(space, {"accuracy": np.zeros(66)})
-    with pytest.raises(InvalidInputError, match="declare fewer optional nodes"):
-        search(table)
+    values = np.array([[0.0, -1.0, *[-2.0] * 9]] * 4 + [[0.0, 3.0, *[2.0] * 9]] * 2).ravel()
+    answer = search(table_of(space, {"accuracy": values}))
+    assert isinstance(answer, Answer)
+    # each of the first four costs 1, each of the last two gains 3, and there are none without those
+    assert answer.network == (1, 1, 1, 1, 1, 1)
 
 
 def test_a_program_prints_what_it_optimises() -> None:

@@ -158,16 +158,16 @@ def solver_for(program: Program, solver: str | Solver) -> Solver:
     if solver not in _SOLVERS:
         known = ", ".join(["auto", *_SOLVERS])
         raise InvalidInputError(f"a solver is one of {known}, but got {solver!r}.")
-    if solver == "enumeration" and program.space.num_networks > MOST_NETWORKS:
+    if solver == "enumeration" and program.num_choices > MOST_NETWORKS:
         raise InvalidInputError(
-            f"enumeration is for up to {MOST_NETWORKS} networks, but {program.space!r} has more: "
-            "use solver='auto'."
+            f"enumeration is for up to {MOST_NETWORKS} networks, but {program.space!r} has more "
+            "(with what depth rules exclude): use solver='auto'."
         )
     return _SOLVERS[solver]()
 
 
 def _automatic(program: Program) -> Solver:
-    networks = program.space.num_networks
+    networks = program.num_choices
     if program.layout.merged:
         return EnumerationSolver()
     if program.has_pairs:

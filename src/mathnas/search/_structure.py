@@ -101,12 +101,12 @@ def _twins(program: Program) -> Indices:
     by_block = np.array(exact).reshape(len(exact), space.num_blocks)
     by_candidate = np.vstack([program.costs, program.macs, program.rows.weights])
     known: dict[tuple[bytes, ...], int] = {}
-    for node, group in enumerate(space.groups):
+    for node, (nodes, configurations) in enumerate(program.layout.groups):
         own = by_candidate[:, program.offsets[node] : program.offsets[node + 1]]
-        blocks = [by_block[:, space.offsets[i] : space.offsets[i + 1]] for i in group.nodes]
+        blocks = [by_block[:, space.offsets[i] : space.offsets[i + 1]] for i in nodes]
         key = (
             own.tobytes(),
-            group.configurations.tobytes(),
+            configurations.tobytes(),
             *(block.tobytes() for block in blocks),
         )
         numbers[node] = known.setdefault(key, node)

@@ -128,7 +128,7 @@ class _Solve:
         self.start, self.left = time.perf_counter(), countdown(time_limit)
         self.program, self.count, self.time_limit = program, count, time_limit
         self.solver, self.confidence = owner.solver, owner.confidence
-        networks = program.space.num_networks
+        networks = program.num_choices
         own = _MOST_EXCLUDED if self.solver.name == "highs" else _MOST_LISTED
         self.listed_by_solver = max(own, count)
         self.most = networks if networks <= _ALL_LISTED else self.listed_by_solver

@@ -5,7 +5,9 @@ A program is in normal form: minimise ``sum(a) / F^p`` over one candidate a node
 between (an empirical exponent). Maximising turns the sign of ``a``; a ``>=`` limit turns the sign
 of its row; a limit on a fractional metric, ``base + A / F >= v``, becomes the linear row
 ``(v - base) F - A <= 0``; a rule is a row of small integers. Nodes of a depth rule are merged into
-one node whose candidates are the valid configurations, so every choice is a network.
+one node whose candidates are the valid configurations, up to 100,000. Beyond, they stay nodes, and
+a row for each two neighbours says that the later one is absent where the earlier one is; a choice
+that meets the rows is a network.
 
 Where a table has pairwise effects, A is the sum of the candidates' values and of one entry of each
 `PairTerm`, in the objective and in the rows alike. What two nodes of one depth rule add together
@@ -18,6 +20,7 @@ nodes are merged into one whose candidates are the networks of the space, up to 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +32,7 @@ import numpy as np
 from mathnas.errors import InvalidInputError
 from mathnas.metrics import IDENTITY, Floats, Metric
 from mathnas.search.limits import Limit
-from mathnas.search.rules import Rule
+from mathnas.search.rules import Rule, require
 from mathnas.space import Indices, Network, SearchSpace
 from mathnas.table import BlockEffects, BlockTable, PairEffects
 
@@ -65,17 +68,26 @@ class Layout:
         offsets: candidates of program node i are ``offsets[i]:offsets[i + 1]``.
         sizes: candidates of each program node.
         plain: whether candidates are the blocks themselves, in their order.
+        rules: what candidates do not say by themselves: depth rules with too many configurations.
     """
 
     def __init__(self, space: SearchSpace, *, merged: bool = False) -> None:
         self.space, self.merged = space, merged
-        self.plain = not (space.depth_rules or merged)
         self.groups: list[tuple[tuple[int, ...], Indices]]
+        self.rules: tuple[Rule, ...] = ()
+        self.plain = not merged
         if merged:
             self.groups = [(tuple(range(space.num_nodes)), space.all_networks())]
         else:
-            _check_groups(space)
-            self.groups = [(group.nodes, group.configurations) for group in space.groups]
+            self.groups = []
+            for group in space.groups:
+                if group.absent is None or group.count <= _MOST_CANDIDATES:
+                    self.groups.append((group.nodes, group.configurations))
+                    self.plain = self.plain and group.absent is None
+                    continue
+                sizes = zip(group.nodes, group.sizes, strict=True)
+                self.groups += [((node,), np.arange(size)[:, None]) for node, size in sizes]
+                self.rules += _depth_rows(space, group.nodes, group.absent)
         self.sizes: Indices = np.array([len(found) for _, found in self.groups], dtype=np.intp)
         self.offsets: Indices = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
         self.starts: Indices = self.offsets[:-1]
@@ -138,23 +150,20 @@ class Layout:
         return tuple(blocks.tolist())
 
 
-def _check_groups(space: SearchSpace) -> None:
-    for group in space.groups:
-        if group.count > _MOST_CANDIDATES:
-            raise InvalidInputError(
-                f"the nodes of a depth rule are searched together, at most {_MOST_CANDIDATES} "
-                f"configurations, but one has {group.count}: declare fewer optional nodes a "
-                "rule, or fewer blocks."
-            )
+def _depth_rows(
+    space: SearchSpace, nodes: Sequence[int], absent: Sequence[int]
+) -> tuple[Rule, ...]:
+    """Where a node of a depth rule is absent, the next one is."""
+    places = zip(nodes, absent, strict=True)
+    return tuple(
+        require(space, {node: gone}, {later: also})
+        for (node, gone), (later, also) in itertools.pairwise(places)
+    )
 
 
 @lru_cache(maxsize=16)
 def layout_of(space: SearchSpace, merged: bool = False) -> Layout:
-    """The layout of a space, kept: a device solves again and again over the same one.
-
-    Raises:
-        InvalidInputError: a depth rule has more than 100,000 configurations.
-    """
+    """The layout of a space, kept: a device solves again and again over the same one."""
     return Layout(space, merged=merged)
 
 
@@ -227,8 +236,8 @@ class Program:
         power: p.
 
     Raises:
-        InvalidInputError: the objective is unknown, or a depth rule has more than 100,000
-            configurations, or a model is not additive and there are more than two million networks.
+        InvalidInputError: the objective is unknown, or a model is not additive and there are more
+            than two million networks.
     """
 
     def __init__(
@@ -279,6 +288,12 @@ class Program:
     def num_nodes(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def num_choices(self) -> int:
+        """How many choices of a candidate a node there are: the networks, and what is no network
+        by the layout's rules."""
+        return math.prod(self.layout.sizes.tolist())
+
     @cached_property
     def has_pairs(self) -> bool:
         """Whether two program nodes interact, in the objective or in a limit."""
@@ -328,12 +343,12 @@ class Program:
 
     @cached_property
     def rows(self) -> ScaledRows:
-        """Limits, then rules, as scaled rows."""
+        """Limits, then rules and the layout's rules, as scaled rows."""
         found = [self._row(limit) for limit in self.limits]
         # halves: a sum of integers is never close to such a bound, so rounding cannot matter
         found += [
             _Row(self.layout.candidates(rule.coefficients.astype(np.float64)), rule.bound + 0.5, 1)
-            for rule in self.rules
+            for rule in (*self.rules, *self.layout.rules)
         ]
         if not found:
             nothing = np.zeros(0)
@@ -381,7 +396,7 @@ class Program:
         (`BlockTable.exact`)."""
         return all(
             limit.holds(self.table.exact(network, limit.metric.name)) for limit in self.limits
-        ) and all(rule.holds(network) for rule in self.rules)
+        ) and all(rule.holds(network) for rule in (*self.rules, *self.layout.rules))
 
     def without(self, limit: Limit) -> Program:
         """The program with one limit left out."""

@@ -49,7 +49,7 @@ def verify(
 
 def _another_solver(program: Program, first: str) -> Solver:
     """As different a method as there is: looking at every network, HiGHS, then our own ones."""
-    if first != EnumerationSolver.name and program.space.num_networks <= MOST_NETWORKS:
+    if first != EnumerationSolver.name and program.num_choices <= MOST_NETWORKS:
         return EnumerationSolver()
     # a node of whole networks is one large column set: HiGHS takes minutes, our own ones do not
     if program.power in (0.0, 1.0) and not program.layout.merged:
