@@ -16,6 +16,7 @@ MODULES = (
     "mathnas.spaces.mobilenetv3",
     "mathnas.spaces.nasbench201",
     "mathnas.spaces.nasbench_macro",
+    "mathnas.spaces.supertransformer",
 )
 
 

@@ -14,6 +14,7 @@ from mathnas.spaces import (
     MobileNetV3,
     NASBench201,
     NASBenchMacro,
+    SuperTransformer,
     catalogue,
     named,
     restore,
@@ -25,6 +26,7 @@ SPACES = [
     NASBenchMacro(),
     FBNet(),
     MobileNetV3(1.2, 192, 10),
+    SuperTransformer(640, 512, heads=(2, 4, 8)),
 ]
 
 
@@ -89,6 +91,10 @@ def test_a_broken_declaration_is_refused() -> None:
         ("mobilenetv3:width=1.2,resolution=192", MobileNetV3(1.2, 192)),
         ("mobilenetv3: 1.2, classes=10", MobileNetV3(1.2, classes=10)),
         ("fbnet", FBNet()),
+        (
+            "supertransformer:ffn=512+1024,attention=-1",
+            SuperTransformer(ffn=(512, 1024), attention=(-1,)),
+        ),
     ],
 )
 def test_command_line_names(text: str, expected: SearchSpace) -> None:
@@ -120,7 +126,13 @@ def test_a_missing_file_is_named() -> None:
 
 def test_catalogue_describes_every_family() -> None:
     listed = {family.name: family for family in catalogue()}
-    assert set(listed) == {"nasbench201", "nasbench_macro", "mobilenetv3", "fbnet"}
+    assert set(listed) == {
+        "nasbench201",
+        "nasbench_macro",
+        "mobilenetv3",
+        "fbnet",
+        "supertransformer",
+    }
     for family in listed.values():
         space = family.default()
         assert space.family is not None

@@ -5,6 +5,7 @@ from mathnas.spaces.fbnet import FBNet
 from mathnas.spaces.mobilenetv3 import MobileNetV3
 from mathnas.spaces.nasbench201 import NASBench201
 from mathnas.spaces.nasbench_macro import NASBenchMacro
+from mathnas.spaces.supertransformer import SuperTransformer
 
 __all__ = [
     "FBNet",
@@ -12,6 +13,7 @@ __all__ = [
     "MobileNetV3",
     "NASBench201",
     "NASBenchMacro",
+    "SuperTransformer",
     "catalogue",
     "named",
     "partitioned",

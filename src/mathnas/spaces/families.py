@@ -15,6 +15,7 @@ from mathnas.spaces.fbnet import FBNet
 from mathnas.spaces.mobilenetv3 import MobileNetV3
 from mathnas.spaces.nasbench201 import NASBench201
 from mathnas.spaces.nasbench_macro import NASBenchMacro
+from mathnas.spaces.supertransformer import SuperTransformer, read_choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,25 @@ _FAMILIES = (
         "FBNet: 22 sequential layers, 9 blocks each (MACs unknown)",
         FBNet,
         {},
+    ),
+    Family(
+        "supertransformer",
+        "HAT SuperTransformer: 6 encoder layers and 1 to 6 decoder layers for translation",
+        SuperTransformer,
+        {
+            "encoder_embed": int,
+            "decoder_embed": int,
+            "ffn": read_choices,
+            "heads": read_choices,
+            "attention": read_choices,
+            "encoder_layers": int,
+            "decoder_layers": int,
+            "projection": int,
+            "source": int,
+            "target": int,
+        },
+        "encoder_embed=512,decoder_embed=512,ffn=1024+2048+3072,heads=4+8,attention=-1+1+2,"
+        "encoder_layers=6,decoder_layers=6,projection=512,source=30,target=30",
     ),
 )
 _BY_NAME = {family.name: family for family in _FAMILIES}
