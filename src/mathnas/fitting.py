@@ -46,6 +46,7 @@ def fit(
     conditions: Mapping[str, Mapping[str, str]] | None = None,
     device: str | None = None,
     prior: BlockTable | None = None,
+    proxy: Mapping[str, str] | None = None,
 ) -> BlockTable:
     """Estimate the effects of all blocks on the metrics of a study.
 
@@ -66,11 +67,14 @@ def fit(
             other's has. Metrics that were measured on no device (accuracy) serve all.
         prior: another table of the space, whose effects on a metric of the same name the prior of
             a regression is centred along: single sampling on a proxy, another device.
+        proxy: for a regression, by metric another one of the study whose effects its prior is
+            centred along in the same way: of accuracy the loss, which tells networks apart with
+            fewer images.
 
     Raises:
         InvalidInputError: a metric or block was not measured as the method needs, or a form needs
-            MACs that the space does not declare, a form is given for a regression, or a prior
-            has no metric that is fitted.
+            MACs that the space does not declare, a form is given for a regression, or a prior or
+            a proxy is of no metric that is fitted.
 
     Warns:
         MathNASWarning: the reference was measured several times and disagrees with itself by more
@@ -104,15 +108,23 @@ def fit(
             f"a prior has effects on a metric that is fitted, {', '.join(wanted)}, but got a table "
             f"of {', '.join(prior.columns) or 'none'}: give metrics the same name."
         )
+    centres = {} if prior is None else {n: c.effects for n, c in prior.columns.items()}
+    if proxy:
+        _check_proxy(proxy, wanted, names, method, centres)
     columns = {}
     evaluated: set[bytes] = set()
     chosen: dict[str, object] = {}
+
+    def data_of(name: str) -> Measurements:
+        return study.measurements(name, (conditions or {}).get(name), device=on)
+
     for name in wanted:
-        data = study.measurements(name, (conditions or {}).get(name), device=on)
+        data = data_of(name)
         if method == "regression":
-            along = prior.columns.get(name) if prior is not None else None
-            effects = None if along is None else along.effects
-            found = regress(study.space, data, base, prior=effects)
+            if proxy and name in proxy:
+                other = data_of(proxy[name])
+                centres[name] = regress(study.space, other, base).column(study.space, other).effects
+            found = regress(study.space, data, base, prior=centres.get(name))
             columns[name], chosen[name] = found.column(study.space, data), found.to_dict()
         else:
             columns[name] = fit_column(
@@ -123,12 +135,38 @@ def fit(
     provenance = {
         "method": method if method == "regression" else f"differences, {method}",
         **({"chosen": chosen} if chosen else {}),
+        **({"proxy": dict(proxy)} if proxy else {}),
         "study": study.path.name,
         **({} if on is None else {"device": on}),
         "networks": len(evaluated),
         "fitted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     return BlockTable(study.space, base, columns, provenance)
+
+
+def _check_proxy(
+    proxy: Mapping[str, str],
+    wanted: Sequence[str],
+    measured: Sequence[str],
+    method: Method,
+    centres: Mapping[str, object],
+) -> None:
+    if method != "regression":
+        raise InvalidInputError(
+            f"a proxy is the prior of a regression, but got proxy= for method={method!r}: take "
+            "method='regression'."
+        )
+    for name, other in proxy.items():
+        if name not in wanted or other not in measured or other == name:
+            raise InvalidInputError(
+                f"a proxy is another metric of the study, {', '.join(measured)}, for one that is "
+                f"fitted, {', '.join(wanted)}, but got {other!r} for {name!r}."
+            )
+        if name in centres:
+            raise InvalidInputError(
+                f"a metric has one prior, but {name!r} has a proxy and effects in prior=: leave "
+                "one of them out."
+            )
 
 
 def fit_column(

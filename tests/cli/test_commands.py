@@ -104,10 +104,29 @@ def test_fit_with_a_prior(run: Run, table_csv: Path, tmp_path: Path) -> None:
     assert without["provenance"]["chosen"]["latency_ms"]["prior_share"] == 0
 
 
+def test_fit_with_a_proxy(run: Run, table_csv: Path) -> None:
+    assert evaluated(run, "--sampling", "full")[0] == 0
+    options = ("fit", "my.study", "--method", "regression", "--json")
+    found = json_of(run(*options, "--proxy", "accuracy=latency_ms"))
+    assert found["provenance"]["proxy"] == {"accuracy": "latency_ms"}
+    assert "proxy" not in json_of(run(*options))["provenance"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--method", "paired", "--prior", "table.json"), "method='paired'"),
+        (("--method", "paired", "--proxy", "accuracy=latency_ms"), "method='paired'"),
+        (("--method", "regression", "--proxy", "accuracy"), "--proxy is written METRIC=OTHER"),
+        (("--method", "regression", "--proxy", "accuracy=loss"), "another metric of the study"),
+        (("--method", "regression", "--proxy", "accuracy=accuracy"), "another metric of the study"),
+        (
+            (
+                *("--method", "regression", "--prior", "table.json"),
+                *("--proxy", "latency_ms=accuracy"),
+            ),
+            "has a proxy and effects in prior=",
+        ),
         (("--method", "regression", "--prior", "other.json"), "other"),
         (("--method", "regression", "--metric", "accuracy", "--prior", "table.json"), "same name"),
         (("--method", "regression", "--prior", "missing.json"), "missing.json"),

@@ -452,3 +452,38 @@ def test_effects_recover_additive_truth_from_noisy_measurements(tmp_path: Path) 
     errors: Floats = np.abs(column.effects - truth)
     assert errors.max() < 0.1
     assert column.base == pytest.approx(5, abs=0.05)
+
+
+# ---- another metric as the prior -----------------------------------------------------------------
+
+
+def test_a_proxy_that_is_known_better_makes_a_metric_known_better(tmp_path: Path) -> None:
+    """Accuracy is noisy, the loss is not; accuracy goes with it, and with something else a bit."""
+    rng = np.random.default_rng(0)
+    space = space_of([5] * 8)
+    effects, own = rng.normal(size=space.num_blocks), 0.1 * rng.normal(size=space.num_blocks)
+
+    def sums(of: Floats, networks: Sequence[Network]) -> Floats:
+        total: Floats = of[np.array(networks) + space.offsets[:-1]].sum(axis=1)
+        return total
+
+    networks, others = space.sample(60, seed=1), space.sample(200, seed=2)
+    loss = 0.5 - 0.01 * sums(effects, networks)
+    accuracy = 80 + sums(effects + own, networks) + 2.0 * rng.normal(size=len(networks))
+    with Study(tmp_path / "my.study", space) as study:
+        study.add(
+            Evaluation(network, metric, Measurement(float(value)))
+            for metric, values in (("loss", loss), ("accuracy", accuracy))
+            for network, value in zip(networks, values, strict=True)
+        )
+        tables = [
+            fit(study, method="regression", reference=networks[0], proxy=proxy)
+            for proxy in (None, {"accuracy": "loss"})
+        ]
+    truth = 80 + sums(effects + own, others)
+    alone, beside = (
+        float(np.abs(table.predict(others, "accuracy") - truth).mean()) for table in tables
+    )
+    assert beside < 0.6 * alone
+    assert tables[1].provenance["proxy"] == {"accuracy": "loss"}
+    assert (tables[1].predict(others, "loss") == tables[0].predict(others, "loss")).all()

@@ -308,11 +308,20 @@ def read_forms(forms: list[str] | None) -> dict[str, str]:
     Raises:
         InvalidInputError: an entry is not METRIC=FORM.
     """
-    pairs = [entry.partition("=") for entry in forms or []]
-    for (metric, _, form), entry in zip(pairs, forms or [], strict=True):
-        if not metric or not form:
-            raise InvalidInputError(f"--form is written METRIC=FORM, but got {entry!r}.")
-    return {metric: form for metric, _, form in pairs}
+    return read_pairs("--form", "METRIC=FORM", forms)
+
+
+def read_pairs(option: str, written: str, entries: list[str] | None) -> dict[str, str]:
+    """``["a=b"]`` as a mapping, for an option whose help says `written`.
+
+    Raises:
+        InvalidInputError: an entry is not such a pair.
+    """
+    pairs = [entry.partition("=") for entry in entries or []]
+    for (name, _, value), entry in zip(pairs, entries or [], strict=True):
+        if not name or not value:
+            raise InvalidInputError(f"{option} is written {written}, but got {entry!r}.")
+    return {name: value for name, _, value in pairs}
 
 
 def at_least_one(option: str, count: int) -> None:

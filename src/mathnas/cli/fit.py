@@ -18,6 +18,7 @@ from mathnas.cli._options import (
     load_table,
     print_json,
     read_forms,
+    read_pairs,
     read_study,
 )
 from mathnas.table import BlockTable
@@ -69,6 +70,14 @@ def fit(
             "proxy's. Used as far as it helps.",
         ),
     ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=OTHER",
+            help="Another metric of the study for a regression of METRIC to start from, for "
+            "example accuracy=loss. May be repeated.",
+        ),
+    ] = None,
     device: DeviceName = None,
     form: Forms = None,
     reference: Annotated[
@@ -90,6 +99,7 @@ def fit(
             form=read_forms(form),
             device=device,
             prior=None if prior is None else load_table(prior),
+            proxy=read_pairs("--proxy", "METRIC=OTHER", proxy),
             reference=None if reference is None else study.space.parse(reference),
         )
     shares = {name: table_shares(table, name) for name in table.columns} if variance else {}
