@@ -5,8 +5,9 @@
 Five candidates in each of five stages of the CIFAR-10 supernet (`_dynamic.py`). Writes
 
 - `net.mathnas` in the folder: the package that `dynamic.py` serves;
-- `results/dynamic_table.json`: its table; accuracy by differences of means of 300 random networks
-  and single sampling, as deployed, on held-out training images (kept in a study in the folder);
+- `results/dynamic_table.json`: its table; accuracy by a regression on 300 random networks and single
+  sampling, as deployed, on held-out training images (kept in a study in the folder), with the loss
+  as its proxy;
 - `results/dynamic_table.npz`: times of parts in their places, one thread, batches of 32; how many
   test images each of the 3,125 networks gets right as deployed, without another calibration.
 """
@@ -69,17 +70,21 @@ class Tree:
             yield from self._below((*chosen, block), value if part is None else part(value))
 
 
-def accuracy_of(
+def scores_of(
     dynamic: DynamicNetwork,
     network: mn.Network,
     images: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
-) -> float:
-    """Of a network as it is deployed, in percent."""
+) -> dict[str, float]:
+    """Of a network as it is deployed: accuracy in percent, loss in nats."""
     dynamic.switch(network)
     pieces = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
-    outputs = [dynamic.run(piece).outputs.argmax(axis=1) for piece in pieces]
-    return 100 * float((np.concatenate(outputs) == labels).mean())
+    logits = torch.from_numpy(np.concatenate([dynamic.run(piece).outputs for piece in pieces]))
+    truth = torch.from_numpy(labels)
+    return {
+        "accuracy": 100 * float((logits.argmax(1) == truth).double().mean()),
+        "loss": float(torch.nn.functional.cross_entropy(logits, truth)),
+    }
 
 
 def fitted(folder: Path, dynamic: DynamicNetwork, images: LabelledImages) -> mn.BlockTable:
@@ -87,15 +92,15 @@ def fitted(folder: Path, dynamic: DynamicNetwork, images: LabelledImages) -> mn.
     space = dynamic.space
     own, labels = images.images.numpy(), images.labels.numpy()
 
-    def accuracy(network: mn.Network) -> dict[str, float]:
-        return {"accuracy": accuracy_of(dynamic, network, own, labels)}
+    def scores(network: mn.Network) -> dict[str, float]:
+        return scores_of(dynamic, network, own, labels)
 
     networks = [*mn.single_sampling(space).networks, *space.sample(RANDOM, seed=SEED)]
     with mn.Study(folder / "deployed.study", space) as study:
-        evaluator = mn.FunctionEvaluator(accuracy, ["accuracy"])
+        evaluator = mn.FunctionEvaluator(scores, ["accuracy", "loss"])
         report = mn.evaluate(study, list(dict.fromkeys(networks)), evaluator, progress=True)
         assert not report.failures
-        return mn.fit(study, method="means")
+        return mn.fit(study, ["accuracy"], method="regression", proxy={"accuracy": "loss"})
 
 
 def part_times(dynamic: DynamicNetwork, images: npt.NDArray[np.float32]) -> PartTimes:
