@@ -172,7 +172,7 @@ def measured(count: int, occasions: int, cores: Sequence[int]) -> Mapping[tuple[
 
 def table(found: Mapping[tuple[str, str], Found]) -> str:
     """One row a neighbour and way."""
-    lines = [f"{'neighbour':26}{'latency':10}{'change':>8}{'90 % between':>19}  flagged"]
+    lines = [f"{'neighbour':28}{'latency':10}{'change':>8}{'90 % between':>19}  flagged"]
     for name in NEIGHBOURS:
         for way in WAYS:
             own = found[name, way]
@@ -181,7 +181,7 @@ def table(found: Mapping[tuple[str, str], Found]) -> str:
             low, middle, high = np.quantile(changes, [0.05, 0.5, 0.95])
             rules = ", ".join(f"{rule} {number}" for rule, number in own.rules.most_common())
             lines.append(
-                f"{name if way == WAYS[0] else '':26}{way:10}{middle:+8.1%}"
+                f"{name if way == WAYS[0] else '':28}{way:10}{middle:+8.1%}"
                 f"{f'{low:+.1%} and {high:+.1%}':>19}  {own.flagged} of {changes.size}"
                 + (f": {rules}" if rules else "")
             )
