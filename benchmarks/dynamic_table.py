@@ -5,9 +5,9 @@
 Five candidates in each of five stages of the CIFAR-10 supernet (`_dynamic.py`). Writes
 
 - `net.mathnas` in the folder: the package that `dynamic.py` serves;
-- `results/dynamic_table.json`: its table; accuracy by a regression on 300 random networks and single
-  sampling, as deployed, on held-out training images (kept in a study in the folder), with the loss
-  as its proxy;
+- `results/dynamic_table.json`: its table; accuracy by a regression on 300 random networks and
+  single sampling, as deployed, on held-out training images (kept in a study in the folder), with
+  the loss as its proxy;
 - `results/dynamic_table.npz`: times of parts in their places, one thread, batches of 32; how many
   test images each of the 3,125 networks gets right as deployed, without another calibration.
 """

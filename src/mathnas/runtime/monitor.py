@@ -27,7 +27,7 @@ _FEWEST_RUNS = 3  # of a window that a switch ends
 _NOISE_RATE = 0.05
 _LEAST_NOISE, _MOST_NOISE = 0.005, 0.5
 _FIRST_NOISE = 0.03
-_CARRIED = 0.2  # of the runs that tell the tail: what those before a change count as
+_CARRIED = 25  # runs: what those before a change count as in the tail
 _SETTLING_RUNS = 50  # until what was expected of a run is held for right
 
 
@@ -298,7 +298,7 @@ class Monitor:
     @property
     def _carried(self) -> int:
         """As how many runs all those before a change count in the tail."""
-        return math.ceil(_CARRIED * self._tail_runs)
+        return min(_CARRIED, self._tail_runs)
 
     def _checked(self, run: Observation) -> Observation | None:
         """The run, without its parts where these cannot be; None where it cannot be itself."""
