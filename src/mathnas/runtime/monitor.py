@@ -27,7 +27,8 @@ _FEWEST_RUNS = 3  # of a window that a switch ends
 _NOISE_RATE = 0.05
 _LEAST_NOISE, _MOST_NOISE = 0.005, 0.5
 _FIRST_NOISE = 0.03
-_CARRIED = 25  # runs: what those before a change count as in the tail
+_CARRIED = 0.2  # of the runs that tell the tail: what those before the load rose count as
+_CARRIED_DOWN = 25  # runs: what those before it fell count as
 _SETTLING_RUNS = 50  # until what was expected of a run is held for right
 
 
@@ -262,7 +263,7 @@ class Monitor:
         if change:
             self._ratios.extend(self._latest_ratios(len(self._latest)))
             self._latest.clear()
-            self._change()
+            self._change(self._carried if change > 0 else min(_CARRIED_DOWN, self._carried))
         else:  # what changes within a window is not noise
             self._calm_windows += 1
             rate = max(_NOISE_RATE, 1 / (1 + self._calm_windows))
@@ -285,20 +286,21 @@ class Monitor:
         expected = {network: self.latency(network)[0] for network in {n for n, _ in found}}
         return [latency / expected[network] for network, latency in found]
 
-    def _change(self) -> None:
-        """What was learned of the load before counts for little from now on."""
+    def _change(self, carried: int) -> None:
+        """What was learned of the load before counts for little from now on, its tail as so many
+        runs."""
         self.counts.changes += 1
         self.model.change()
         self._calm_windows = 0
-        if len(self._ratios) > self._carried:
-            shares = (np.arange(self._carried) + 0.5) / self._carried
-            carried = np.quantile(np.array(self._ratios), shares)
-            self._ratios = deque(carried.tolist(), maxlen=self._tail_runs)
+        if len(self._ratios) > carried:
+            shares = (np.arange(carried) + 0.5) / carried
+            kept = np.quantile(np.array(self._ratios), shares)
+            self._ratios = deque(kept.tolist(), maxlen=self._tail_runs)
 
     @property
     def _carried(self) -> int:
-        """As how many runs all those before a change count in the tail."""
-        return min(_CARRIED, self._tail_runs)
+        """As how many runs all those before the load rose count in the tail."""
+        return math.ceil(_CARRIED * self._tail_runs)
 
     def _checked(self, run: Observation) -> Observation | None:
         """The run, without its parts where these cannot be; None where it cannot be itself."""
