@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from _columns import lines
 from _machine import header
 
 SUPERNET = Path(__file__).parent / "supernets" / "cifar10_mobilenetv3.safetensors"
@@ -172,20 +173,18 @@ def measured(count: int, occasions: int, cores: Sequence[int]) -> Mapping[tuple[
 
 def table(found: Mapping[tuple[str, str], Found]) -> str:
     """One row a neighbour and way."""
-    lines = [f"{'neighbour':28}{'latency':10}{'change':>8}{'90 % between':>19}  flagged"]
+    rows = [("neighbour", "latency", "change", "90 % between", "flagged")]
     for name in NEIGHBOURS:
         for way in WAYS:
             own = found[name, way]
             quiet = np.median(np.array(found[QUIET, way].latencies), axis=0)
             changes = own.changes(quiet)
             low, middle, high = np.quantile(changes, [0.05, 0.5, 0.95])
+            between = f"{low:+.1%} and {high:+.1%}"
             rules = ", ".join(f"{rule} {number}" for rule, number in own.rules.most_common())
-            lines.append(
-                f"{name if way == WAYS[0] else '':28}{way:10}{middle:+8.1%}"
-                f"{f'{low:+.1%} and {high:+.1%}':>19}  {own.flagged} of {changes.size}"
-                + (f": {rules}" if rules else "")
-            )
-    return "\n".join(lines)
+            flagged = f"{own.flagged} of {changes.size}" + (f": {rules}" if rules else "")
+            rows.append((name if way == WAYS[0] else "", way, f"{middle:+.1%}", between, flagged))
+    return lines(rows)
 
 
 def siblings(core: int) -> str:

@@ -12,13 +12,14 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
 
 from mathnas.errors import InvalidInputError, MathNASWarning
 from mathnas.metrics import Floats
-from mathnas.regression import regress
+from mathnas.regression import Regression, regress
 from mathnas.space import Network, SearchSpace
 from mathnas.study import Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form, check_form
@@ -115,16 +116,24 @@ def fit(
     evaluated: set[bytes] = set()
     chosen: dict[str, object] = {}
 
+    @cache
     def data_of(name: str) -> Measurements:
         return study.measurements(name, (conditions or {}).get(name), device=on)
+
+    @cache
+    def alone(name: str) -> Regression:
+        return regress(study.space, data_of(name), base)
 
     for name in wanted:
         data = data_of(name)
         if method == "regression":
             if proxy and name in proxy:
-                other = data_of(proxy[name])
-                centres[name] = regress(study.space, other, base).column(study.space, other).effects
-            found = regress(study.space, data, base, prior=centres.get(name))
+                other = proxy[name]
+                centres[name] = alone(other).column(study.space, data_of(other)).effects
+            centre = centres.get(name)
+            found = (
+                alone(name) if centre is None else regress(study.space, data, base, prior=centre)
+            )
             columns[name], chosen[name] = found.column(study.space, data), found.to_dict()
         else:
             columns[name] = fit_column(

@@ -11,9 +11,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from mathnas.metrics import Floats, metric_named
-from mathnas.search import Limit, Program, Solution, Status
+from mathnas.search import (
+    Limit,
+    Program,
+    Solution,
+    Status,
+    highs_is_available,
+    kernel_is_available,
+)
 from mathnas.search.rules import Rule, at_most_changes, exclude, fix, forbid, require
 from mathnas.space import Block, BlockNode, DepthRule, Network, SearchSpace
 from mathnas.table import BlockEffects, BlockTable, Form
@@ -23,6 +31,14 @@ METRICS = ("accuracy", "latency_ms", "energy_mj", "memory_mb", "params")
 KINDS = ("smooth", "one digit", "few values", "identical", "some identical", "large numbers")
 POWERS = (0.0, 0.3, 1.0)
 _MOST_NETWORKS = 1500
+HIGHS = pytest.param(
+    "highs", marks=pytest.mark.skipif(not highs_is_available(), reason="no highspy")
+)
+KERNEL = pytest.param(
+    "kernel", marks=pytest.mark.skipif(not kernel_is_available(), reason="no kernel")
+)
+OUR_SOLVERS = ["enumeration", KERNEL, "numpy"]
+ALL_SOLVERS = ["auto", *OUR_SOLVERS, "chain", HIGHS]
 
 
 def random_case(seed: int) -> Program:

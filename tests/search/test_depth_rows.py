@@ -7,25 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from solver_cases import METRICS, check, random_case, table_of
+from solver_cases import ALL_SOLVERS, METRICS, check, random_case, table_of
 
 import mathnas as mn
-from mathnas.search import Program, highs_is_available, kernel_is_available
+from mathnas.search import Program, highs_is_available
 from mathnas.search import program as programs
 from mathnas.search._search import solver_for
 from mathnas.search.explain import Explanation, explain
 from mathnas.search.rules import fix
 from mathnas.space import Block, BlockNode, DepthRule, SearchSpace
 from mathnas.table import PairEffects
-
-SOLVERS = [
-    "auto",
-    "enumeration",
-    "numpy",
-    "chain",
-    pytest.param("kernel", marks=pytest.mark.skipif(not kernel_is_available(), reason="no kernel")),
-    pytest.param("highs", marks=pytest.mark.skipif(not highs_is_available(), reason="no HiGHS")),
-]
 
 
 @pytest.fixture
@@ -65,7 +56,7 @@ def staged_cases(first: int, count: int) -> Iterator[tuple[int, Program]]:
 
 
 @pytest.mark.usefixtures("few_candidates")
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ALL_SOLVERS)
 def test_answers_are_those_of_brute_force(name: str) -> None:
     seen = 0
     for seed, program in staged_cases(5000, 12 if name == "highs" else 60):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from solver_cases import random_case, table_of
+from solver_cases import OUR_SOLVERS, random_case, table_of
 
 import mathnas as mn
 from mathnas.search import (
@@ -18,16 +18,9 @@ from mathnas.search import (
     Program,
     Rule,
     highs_is_available,
-    kernel_is_available,
 )
 from mathnas.search.rules import at_most_changes, exclude, fix
 from mathnas.space import Network
-
-SOLVERS = [
-    "enumeration",
-    pytest.param("kernel", marks=pytest.mark.skipif(not kernel_is_available(), reason="no kernel")),
-    "numpy",
-]
 
 
 def ladder() -> mn.BlockTable:
@@ -169,7 +162,7 @@ def check_alternative(brute: Brute, other: Alternative, answer: mn.Answer, label
     assert brute.close(other.loss, -brute.gain(values[0], answer.value)) or other.loss <= brute.near
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OUR_SOLVERS)
 def test_prices_and_alternatives_are_the_brute_force(solver: str) -> None:
     priced = free = impossible = 0
     for seed in range(60):

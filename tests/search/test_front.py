@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from solver_cases import KINDS, large_case, random_case, table_of
+from solver_cases import KINDS, OUR_SOLVERS, large_case, random_case, table_of
 
 import mathnas as mn
 from mathnas.metrics import Direction
@@ -30,11 +30,6 @@ from mathnas.search.rules import at_most_changes, exclude, forbid
 from mathnas.space import Network
 
 METRICS = ("accuracy", "bleu", "latency_ms", "energy_mj")  # more, more, less, less is better
-SOLVERS = [
-    "enumeration",
-    pytest.param("kernel", marks=pytest.mark.skipif(not kernel_is_available(), reason="no kernel")),
-    "numpy",
-]
 Values = tuple[float, float]
 
 
@@ -144,7 +139,7 @@ def test_a_front_goes_from_the_best_x_to_the_best_y() -> None:
     assert pairs_of(backwards) == [(y, x) for x, y in reversed(pairs_of(front))]
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OUR_SOLVERS)
 @pytest.mark.parametrize(("x", "y"), list(itertools.permutations(METRICS, 2)))
 def test_a_front_of_whole_numbers_is_the_brute_force(solver: str, x: str, y: str) -> None:
     for seed in range(12):
@@ -156,7 +151,7 @@ def test_a_front_of_whole_numbers_is_the_brute_force(solver: str, x: str, y: str
         assert front.solver == solver
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OUR_SOLVERS)
 @pytest.mark.parametrize("power", [0.0, 1.0], ids=["linear", "fractional"])
 def test_a_front_of_any_numbers_is_the_brute_force(solver: str, power: float) -> None:
     for seed in range(30):
@@ -185,7 +180,7 @@ def test_a_front_by_highs_is_the_brute_force(power: float) -> None:
         Brute(table, "latency_ms", "accuracy").check(front, seed)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OUR_SOLVERS)
 @pytest.mark.parametrize("whole", [True, False])
 def test_limits_and_rules_hold_for_every_point(solver: str, whole: bool) -> None:
     empty = 0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from solver_cases import METRICS, brute_force, is_feasible, table_of
+from solver_cases import ALL_SOLVERS, METRICS, brute_force, is_feasible, table_of
 
 import mathnas as mn
 from mathnas.gaussian_process import GaussianProcess, Kernel
@@ -25,22 +25,11 @@ from mathnas.search import (
     Program,
     Solution,
     Status,
-    highs_is_available,
-    kernel_is_available,
 )
 from mathnas.search._search import solver_for
 from mathnas.search.explain import explain
 from mathnas.search.rules import Rule, at_most_changes, exclude, forbid, require
 from mathnas.space import Block, BlockNode, DepthRule, Indices, SearchSpace
-
-SOLVERS = [
-    "auto",
-    "enumeration",
-    "numpy",
-    "chain",
-    pytest.param("kernel", marks=pytest.mark.skipif(not kernel_is_available(), reason="no kernel")),
-    pytest.param("highs", marks=pytest.mark.skipif(not highs_is_available(), reason="no HiGHS")),
-]
 
 
 def cut(networks: Indices) -> Indices:
@@ -172,7 +161,7 @@ def check(program: Program, found: Solution, count: int, label: object) -> None:
         assert found.bound <= (-bound if program.maximize else bound) + near, label
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ALL_SOLVERS)
 def test_the_best_ones_are_those_of_a_brute_force(solver: str) -> None:
     for seed in CASES:
         program = random_case(seed)

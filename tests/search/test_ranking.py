@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from solver_cases import brute_force, large_case, random_case, table_of
+from solver_cases import HIGHS, OUR_SOLVERS, brute_force, large_case, random_case, table_of
 
 import mathnas as mn
 from mathnas.search import (
@@ -19,20 +19,11 @@ from mathnas.search import (
     Solver,
     at_most_changes,
     highs_is_available,
-    kernel_is_available,
 )
 from mathnas.search.rules import fix
 from mathnas.space import Network
 
-SOLVERS = [
-    "enumeration",
-    pytest.param("kernel", marks=pytest.mark.skipif(not kernel_is_available(), reason="no kernel")),
-    "numpy",
-]
-ALL_SOLVERS = [
-    *SOLVERS,
-    pytest.param("highs", marks=pytest.mark.skipif(not highs_is_available(), reason="no highspy")),
-]
+ALL_SOLVERS = [*OUR_SOLVERS, HIGHS]
 
 
 def ranked(
@@ -87,7 +78,7 @@ def test_the_best_come_first() -> None:
     assert [answer.blocks["one"] for answer in best] == ["on", "off", "on"]
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OUR_SOLVERS)
 @pytest.mark.parametrize("count", [1, 2, 5, 40, 10_000])
 def test_the_best_are_those_of_a_brute_force(solver: str, count: int) -> None:
     for seed in range(40):
@@ -130,7 +121,7 @@ def check(program: Program, answers: mn.Ranking, expected: Sequence[float], labe
         assert answer.value == program.table.exact(answer.network, program.objective.name), label
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OUR_SOLVERS)
 def test_networks_of_equal_value_are_all_given(solver: str) -> None:
     """Four nodes with the same blocks: 4 networks with one block on, 6 with two, 4 with three."""
     nodes = [mn.BlockNode(f"n{i}", (mn.Block("off"), mn.Block("on"))) for i in range(4)]

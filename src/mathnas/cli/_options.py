@@ -325,9 +325,7 @@ def read_pairs(option: str, written: str, entries: list[str] | None) -> dict[str
 
 
 def at_least_one(option: str, count: int) -> None:
-    """Raises:
-    InvalidInputError: the count of an option is below 1.
-    """
+    """Raise `InvalidInputError` where the count of an option is below 1."""
     if count < 1:
         raise InvalidInputError(f"{option} is at least 1, but got {count}.")
 

@@ -119,8 +119,8 @@ def run(
         bool,
         typer.Option(
             "--log-runs/--no-log-runs",
-            help="Log every run, about 100 bytes each, which mathnas replay needs; or decisions "
-            "alone.",
+            help="Log every run, about 140 bytes of five nodes, which mathnas replay needs; or "
+            "decisions alone.",
         ),
     ] = True,
     live: Annotated[

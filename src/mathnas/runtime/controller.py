@@ -11,7 +11,7 @@ from mathnas.errors import InvalidInputError
 from mathnas.metrics import Direction
 from mathnas.runtime.energy import EnergyAccount
 from mathnas.runtime.goals import Goal
-from mathnas.runtime.monitor import Monitor
+from mathnas.runtime.monitor import TAIL_RUNS, Monitor
 from mathnas.runtime.observation import Observation, PartTimes
 from mathnas.runtime.policy import Decision, Policy, Reason, changed_nodes
 from mathnas.runtime.window import Window
@@ -20,7 +20,6 @@ from mathnas.space import Network
 from mathnas.table import BlockTable
 
 _LATE_RUNS = 2  # in a row: where they tell of a change, the window is not waited for
-_FEWEST_TAIL_RUNS = 1000
 _TAIL_MISSES = 10  # the tail's runs hold so many misses
 
 
@@ -83,7 +82,7 @@ class Controller(Policy):
         self._upwards = table.column(self.quality).metric.direction is Direction.MAXIMIZE
         self._check(goal)
         self._goal, self._asked = goal, goal
-        tail_runs = max(_FEWEST_TAIL_RUNS, math.ceil(_TAIL_MISSES / goal.miss_rate))
+        tail_runs = max(TAIL_RUNS, math.ceil(_TAIL_MISSES / goal.miss_rate))
         self.monitor = monitor or Monitor(table, times, latency, tail_runs=tail_runs)
         self._energy = None if goal.energy is None else EnergyAccount(goal.energy, table)
         self._network: Network | None = None

@@ -44,8 +44,8 @@ class Recorder(Policy):
     Args:
         policy: that decides.
         path: is appended to.
-        runs: whether runs are written too: about 100 bytes each. Without them a session tells what
-            was decided, but cannot be replayed.
+        runs: whether runs are written too, about 140 bytes of five nodes. Without them a session
+            tells what was decided, but cannot be replayed.
         notes: JSON values for the header: which package, which device.
 
     Raises:

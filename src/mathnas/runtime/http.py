@@ -238,10 +238,7 @@ async def _body(request: Request, most: int) -> bytes:
 
 
 def check_token(token: str) -> None:
-    """
-    Raises:
-        InvalidInputError: the token is empty, so that anybody would bring it.
-    """
+    """Raise `InvalidInputError` where the token is empty, so that anybody would bring it."""
     if not token:
         raise InvalidInputError("a token has at least one character, but got an empty one.")
 

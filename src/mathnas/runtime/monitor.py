@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -20,6 +20,8 @@ from mathnas.runtime.window import Window, window_of
 from mathnas.space import Network
 from mathnas.table import BlockEffects, BlockTable
 
+TAIL_RUNS = 1000
+"""Of the last runs that tell how far single runs are above what is expected, by default."""
 _TIMER_MS = 0.002  # what reading a clock and handing a value on may add to a part
 _FARTHEST = 1000.0  # times that are so many times off were not taken by the network
 _LONGEST_STEP_S = 3600.0
@@ -113,7 +115,7 @@ class Monitor:
         prior: Prior | None = None,
         runs: int = 5,
         seconds: float = 0.02,
-        tail_runs: int = 1000,
+        tail_runs: int = TAIL_RUNS,
     ) -> None:
         if times.space != table.space:
             raise InvalidInputError(
@@ -165,7 +167,7 @@ class Monitor:
         """Latency over what is expected of its network, that a share `rate` of the last runs was
         above: of the latest ones by what is known now, of those before by what was known soon after
         them. Those before the last change of the load count as few."""
-        ratios = [*self._ratios, *self._latest_ratios(len(self._latest))][-self._tail_runs :]
+        ratios = [*self._ratios, *self._ratios_of(self._latest)][-self._tail_runs :]
         place = min(len(ratios) - 1, math.ceil((1 - rate) * len(ratios)))
         return float(np.partition(np.array(ratios), place)[place])
 
@@ -261,8 +263,7 @@ class Monitor:
         expected, deviation = self.latency(window.network)
         change = self._detector.observe(self._error(window, expected, deviation))
         if change:
-            self._ratios.extend(self._latest_ratios(len(self._latest)))
-            self._latest.clear()
+            self._settle(len(self._latest))
             self._change(self._carried if change > 0 else min(_CARRIED_DOWN, self._carried))
         else:  # what changes within a window is not noise
             self._calm_windows += 1
@@ -271,20 +272,20 @@ class Monitor:
             self._part_noise = _learned(self._part_noise, window.part_spread, rate)
         self._update(window)
         self._latest.extend((window.network, latency) for latency in window.latencies_ms)
-        known = len(self._latest) - _SETTLING_RUNS
-        if known > 0:
-            self._ratios.extend(self._latest_ratios(known))
-            for _ in range(known):
-                self._latest.popleft()
+        self._settle(len(self._latest) - _SETTLING_RUNS)
         if self._serving is not None:
             self._serving.expected_ms = None
         return replace(window, change=change)
 
-    def _latest_ratios(self, count: int) -> list[float]:
-        """Of the first of the latest runs, latency over what is expected of their networks now."""
-        found = list(itertools.islice(self._latest, count))
-        expected = {network: self.latency(network)[0] for network in {n for n, _ in found}}
-        return [latency / expected[network] for network, latency in found]
+    def _settle(self, count: int) -> None:
+        """Keep the ratios of the first of the latest runs as they are now."""
+        settled = [self._latest.popleft() for _ in range(count)]
+        self._ratios.extend(self._ratios_of(settled))
+
+    def _ratios_of(self, runs: Iterable[tuple[Network, float]]) -> list[float]:
+        """Latency over what is expected of the network now."""
+        expected = cache(lambda network: self.latency(network)[0])
+        return [latency / expected(network) for network, latency in runs]
 
     def _change(self, carried: int) -> None:
         """What was learned of the load before counts for little from now on, its tail as so many

@@ -185,15 +185,11 @@ class _Trainer:
         # all phases are looked at now: an error in the last must not come after days
         self.rules: list[StepRule] = [recipe(supernet, span.phase, config) for span in self.spans]
         for span in self.spans:
-            if span.phase.sort_channels and not hasattr(supernet, "sort_channels"):
-                raise InvalidInputError(
-                    f"phase {span.phase.name!r} sorts channels, but {type(supernet).__name__} has "
-                    "no sort_channels(): set sort_channels=false."
-                )
-        if config.zero_residuals and not hasattr(supernet, "zero_residuals"):
-            raise InvalidInputError(
-                f"{type(supernet).__name__} has no zero_residuals(): set zero_residuals=false."
-            )
+            if span.phase.sort_channels:
+                what = f"phase {span.phase.name!r} sorts channels"
+                _check_method(supernet, "sort_channels", what)
+        if config.zero_residuals:
+            _check_method(supernet, "zero_residuals", "training begins with residuals of zero")
         self.extremes = dict(zip(("smallest", "largest"), extremes_of(supernet), strict=True))
         self.done = 0  # steps, of all phases
         self.resumed = 0  # of them, before this run
@@ -561,6 +557,14 @@ class _Sums:
     losses: dict[str, list[Tensor]] = field(default_factory=dict)
     right: Tensor = field(default_factory=lambda: torch.zeros(()))  # share of the last batch
     began: float = field(default_factory=time.monotonic)
+
+
+def _check_method(supernet: Supernet, name: str, what: str) -> None:
+    """A setting calls the supernet's method of the same name, which there has to be."""
+    if not hasattr(supernet, name):
+        raise InvalidInputError(
+            f"{what}, but {type(supernet).__name__} has no {name}(): set {name}=false."
+        )
 
 
 def _new_optimizer(
