@@ -1,8 +1,9 @@
 """The dynamic network of the benchmarks: five candidates in each of five stages.
 
-Its blocks are those that `cifar10_mobilenetv3.py` chose, read from its results. `dynamic_table.py`
-writes what is known of it: the table, times of parts, and the accuracy of every network. The
-policies, and how they are scored, are the same in the simulated and in the real benchmark.
+Its blocks are those that `cifar10_mobilenetv3.py` chose to keep resident, read from its results.
+`dynamic_table.py` writes what is known of it: the table, times of parts, and the accuracy of every
+network. The policies, and how they are scored, are the same in the simulated and in the real
+benchmark.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ Mask = npt.NDArray[np.bool_]
 def chosen_space(space: MobileNetV3) -> mn.GroupedSpace:
     """The stages of a space with the candidates that the results name."""
     stages = space.stages()
+    _, _, chosen = CHOSEN.read_text(encoding="utf-8").partition("\n## 5. ")
     names = {
         match["stage"]: match["names"].split(" | ")
-        for match in map(_LINE.fullmatch, CHOSEN.read_text(encoding="utf-8").splitlines())
+        for match in map(_LINE.fullmatch, chosen.splitlines())
         if match
     }
     candidates = {

@@ -15,6 +15,8 @@ measured is kept in studies in the folder, so the script goes on where it was st
    networks and Once-for-All's finder on a perceptron that learnt from as many evaluations.
 4. Five candidates a stage, chosen from 7,371 by the table; all 3,125 networks: Figures 1-3 of the
    paper where it drew them.
+5. Five candidates a stage whose weights fit into 2.5 times those of their largest network, as parts
+   for onnxruntime: those of the benchmarks of dynamic networks.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from mathnas.nets.grouped import GroupedSupernet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.onnx_export import NetworkGraphs
 from mathnas.nets.scores import LabelledImages
+from mathnas.runtime.deploying import choose_blocks
 from mathnas.search import Limit
 from mathnas.spaces import MobileNetV3
 from mathnas.training.networks import AllowedNetworks, extreme_networks
@@ -54,6 +57,7 @@ SEED = 0
 QUANTILES = (0.2, 0.5, 0.8)  # of the random networks: the limits
 PROXIED = "regression, the loss as proxy"
 SHARE = 0.05
+MEMORY = 6.9e6  # bytes, of which the largest network has 2.78e6
 
 
 @dataclass(frozen=True)
@@ -402,9 +406,7 @@ def stages(bench: Bench, table: mn.BlockTable, path: Path | None) -> None:
     selection = mn.choose_candidates(table, groups, count, limit="macs", maximize="accuracy")
     space = selection.space
     print(f"\n## 4. {count} candidates a stage, chosen by the table over MACs budgets")
-    print(selection)
-    for node in space.nodes:
-        print(f"  {node.name}: {' | '.join(block.name for block in node.blocks)}")
+    kept(selection)
     study = bench.stages(space)
     networks = list(space.enumerate())
     actual = values_of(study, "accuracy", networks)
@@ -437,6 +439,24 @@ def stages(bench: Bench, table: mn.BlockTable, path: Path | None) -> None:
     figure1(changes, macs)
     if path is not None:
         draw(path, space, changes, actual, macs, shown)
+
+
+def resident(bench: Bench, table: mn.BlockTable) -> None:
+    """The candidates that a dynamic network of parts for onnxruntime keeps."""
+    groups, count = bench.space.partitions["stages"], bench.sizes.candidates
+    selection = choose_blocks(
+        bench.supernet, table, groups, count, memory=MEMORY, limit="macs", maximize="accuracy"
+    )
+    print(f"\n## 5. {count} candidates a stage to keep resident, in {MEMORY / 1e6:g} MB of weights")
+    kept(selection)
+    if selection.size is not None:
+        print(f"  {selection.size / 1e6:.3f} MB as reckoned")
+
+
+def kept(selection: mn.Selection) -> None:
+    print(selection)
+    for node in selection.space.nodes:
+        print(f"  {node.name}: {' | '.join(block.name for block in node.blocks)}")
 
 
 @dataclass(frozen=True)
@@ -551,6 +571,7 @@ def main() -> None:
     table = prediction(bench)
     searches(bench, table)
     stages(bench, table, options.figure)
+    resident(bench, table)
 
 
 if __name__ == "__main__":

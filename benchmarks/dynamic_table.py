@@ -100,7 +100,8 @@ def fitted(folder: Path, dynamic: DynamicNetwork, images: LabelledImages) -> mn.
         evaluator = mn.FunctionEvaluator(scores, ["accuracy", "loss"])
         report = mn.evaluate(study, list(dict.fromkeys(networks)), evaluator, progress=True)
         assert not report.failures
-        return mn.fit(study, ["accuracy"], method="regression", proxy={"accuracy": "loss"})
+        table = mn.fit(study, ["accuracy"], method="regression", proxy={"accuracy": "loss"})
+    return table.without_posteriors()
 
 
 def part_times(dynamic: DynamicNetwork, images: npt.NDArray[np.float32]) -> PartTimes:

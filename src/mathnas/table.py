@@ -347,6 +347,12 @@ class BlockTable:
         columns = {**self.columns, metric: moved}
         return BlockTable(self.space, self.reference, columns, self.provenance)
 
+    def without_posteriors(self) -> BlockTable:
+        """The same predictions in a smaller table: how far they may be off is forgotten, but for
+        what belongs to the predictions of processes."""
+        columns = {name: replace(column, posterior=None) for name, column in self.columns.items()}
+        return BlockTable(self.space, self.reference, columns, self.provenance)
+
     def interval(
         self, networks: npt.ArrayLike, metric: str, confidence: float = 0.9
     ) -> tuple[Floats, Floats]:

@@ -60,7 +60,9 @@ RUNTIME = {
     *("search", "space", "spaces", "table"),
 }
 RUNTIME_ENGINES = {
-    "deploying": {"grouped", "nets.calibrated", "nets.supernet"},
+    "deploying": {
+        *("grouped", "nets.calibrated", "nets.folding", "nets.inputs", "nets.supernet"),
+    },
     "onnx_packaging": {
         *("devices.onnxruntime", "nets.agreement", "nets.calibrated", "nets.folding"),
         "nets.onnx_export",

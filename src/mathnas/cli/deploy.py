@@ -155,6 +155,7 @@ def deploy(
         memory=most,
         engine=engine,
         sharing=sharing,
+        example=found.calibration[0],
         limit=limit,
         maximize=maximize,
         minimize=minimize,

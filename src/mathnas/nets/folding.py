@@ -23,6 +23,25 @@ def folded(module: nn.Module, example: Tensor) -> nn.Module:
         example: an input, shape (batch, ...).
     """
     found = copy.deepcopy(module).eval()
+    follows = _followed(found, example)
+    for norm, conv in follows.items():
+        assert isinstance(norm, _BatchNorm)
+        _fold(conv, norm)
+    for parent in list(found.modules()):
+        for name, child in list(parent.named_children()):
+            if child in follows:
+                setattr(parent, name, nn.Identity())
+    return found
+
+
+def folded_convolutions(module: nn.Module, example: Tensor) -> set[str]:
+    """Names of the convolutions whose weights `folded` changes."""
+    changed = set(_followed(module, example).values())
+    return {name for name, part in module.named_modules() if part in changed}
+
+
+def _followed(module: nn.Module, example: Tensor) -> dict[nn.Module, nn.Conv2d]:
+    """Normalisations, each with the convolution that it follows directly."""
     made_by: dict[int, nn.Conv2d] = {}
     kept_alive: list[Tensor] = []  # so that no other tensor gets the number of one of these
     follows: dict[nn.Module, nn.Conv2d] = {}
@@ -38,23 +57,18 @@ def folded(module: nn.Module, example: Tensor) -> nn.Module:
             follows[part] = conv
 
     hooks = []
-    for part in found.modules():
+    for part in module.modules():
         if isinstance(part, nn.Conv2d):
             hooks.append(part.register_forward_hook(after_convolution))
         elif isinstance(part, _BatchNorm):
             hooks.append(part.register_forward_pre_hook(before_norm))
-    with torch.no_grad():
-        found(example)
-    for hook in hooks:
-        hook.remove()
-    for norm, conv in follows.items():
-        assert isinstance(norm, _BatchNorm)
-        _fold(conv, norm)
-    for parent in list(found.modules()):
-        for name, child in list(parent.named_children()):
-            if child in follows:
-                setattr(parent, name, nn.Identity())
-    return found
+    try:
+        with torch.no_grad():
+            module(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return follows
 
 
 def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:

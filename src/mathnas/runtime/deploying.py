@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,6 +21,8 @@ from mathnas._progress import Show
 from mathnas.errors import InvalidInputError, MissingExtraError
 from mathnas.grouped import GroupedSpace, Groups
 from mathnas.nets.calibrated import CalibratedParts, Place, Sharing, calibrated_parts
+from mathnas.nets.folding import folded, folded_convolutions
+from mathnas.nets.inputs import example_inputs
 from mathnas.nets.supernet import ChainSupernet
 from mathnas.runtime.package import (
     BLOCK,
@@ -58,6 +61,7 @@ def choose_blocks(
     memory: float | None = None,
     engine: str = "onnxruntime",
     sharing: Sharing | None = None,
+    example: Tensor | None = None,
     limit: str = "latency_ms",
     maximize: str | None = None,
     minimize: str | None = None,
@@ -77,6 +81,7 @@ def choose_blocks(
         memory: bytes of resident weights at most, stem and head included, as `storage_of` counts
             them.
         engine, sharing: as in `deploy`: what weights take depends on them.
+        example: as in `storage_of`.
         limit, maximize, minimize, budgets, effort, time_limit, seed, progress: as in
             `choose_candidates`.
 
@@ -97,7 +102,7 @@ def choose_blocks(
         maximize=maximize,
         minimize=minimize,
         budgets=budgets,
-        storage=storage_of(supernet, count, whole, engine=engine, sharing=sharing),
+        storage=storage_of(supernet, count, whole, engine=engine, sharing=sharing, example=example),
         memory=memory,
         effort=effort,
         time_limit=time_limit,
@@ -113,24 +118,34 @@ def storage_of(
     *,
     engine: str,
     sharing: Sharing | None = None,
+    example: Tensor | None = None,
 ) -> Storage:
     """What keeping blocks takes in a package, in bytes of weights.
 
-    For torch, equal tensors of blocks are one piece, and statistics are each candidate's own. For
-    onnxruntime, whose batch norms are folded, all weights count as each candidate's own. What there
-    is for each block before counts as often as the group before can have candidates: never less
+    Equal tensors of blocks are one piece. Each candidate's own are statistics for torch, and for
+    onnxruntime, whose batch norms are folded, the convolutions before them; where there is a set
+    for each block before, those of a group's first node are one piece for all candidates that
+    begin with a block. They count as often as the group before can have candidates: never less
     than there will be.
 
     Args:
         groups: as in `choose_blocks`.
+        example: an input of the supernet, shape (batch, ...), in which a run sees what is folded;
+            by default one of `example_inputs`. Not used for torch.
 
     Raises:
-        InvalidInputError: the engine is unknown, or the groups are no partition.
+        InvalidInputError: the engine is unknown, the groups are no partition, or an example is
+            needed, and the supernet does not say how large its inputs are.
     """
     usual = default_sharing(engine)  # refuses an unknown engine in any case
     sharing = sharing or usual
     space = supernet.space
     whole = _grouped(groups, space)
+    given: list[Tensor | None] = [None] * space.num_nodes
+    if engine == "onnxruntime":
+        given = _inputs_of_nodes(
+            supernet, example_inputs(supernet, 1) if example is None else example
+        )
     own, pieces = [], []
     for group, nodes in enumerate(whole.partition):
         first = True  # whether candidates may begin with this node
@@ -138,15 +153,31 @@ def storage_of(
             modules = [supernet.extract_block(node, block) for block in range(space.sizes[node])]
             by_pair = sharing is Sharing.PAIR or (sharing is Sharing.ENTRY and first)
             times = min(count, whole.sizes[group - 1]) if group and by_pair else 1
-            for module in modules:
-                copied, shared = _sizes(module, folded=engine == "onnxruntime")
-                own.append(float(times * copied))
+            # what comes into a group's first node, and so its statistics, is the same for all
+            # candidates that begin with a block
+            alike = node == nodes[0] and (not group or by_pair)
+            for block, module in enumerate(modules):
+                copied, shared = _sizes(module, given[node])
+                if alike:
+                    shared[f"{node}/{block}"] = float(times * copied)
+                own.append(0.0 if alike else float(times * copied))
                 pieces.append(shared)
             first = first and any(isinstance(module, nn.Identity) for module in modules)
     ends = (supernet.extract_stem(), supernet.extract_head())
     # statistics that are equal now will not be
     fixed = sum(tensor.nbytes for module in ends for tensor in module.state_dict().values())
     return Storage(float(fixed), np.array(own), pieces)
+
+
+def _inputs_of_nodes(supernet: ChainSupernet, example: Tensor) -> list[Tensor | None]:
+    """In the network of all first blocks; what comes in has one shape, whatever was before."""
+    found: list[Tensor | None] = []
+    with torch.no_grad():
+        value = supernet.run_stem(example[:1])
+        for node in range(supernet.space.num_nodes):
+            found.append(value)
+            value = supernet.run_node(node, 0, value)
+    return found
 
 
 def _grouped(groups: Groups | GroupedSpace | None, space: SearchSpace) -> GroupedSpace:
@@ -157,21 +188,37 @@ def _grouped(groups: Groups | GroupedSpace | None, space: SearchSpace) -> Groupe
     return GroupedSpace(space, groups)
 
 
-def _sizes(module: nn.Module, *, folded: bool) -> tuple[int, dict[str, float]]:
-    """Bytes of what there is one of for each set of statistics, and the others by content."""
-    norms = {
-        f"{name}." * bool(name) + own
-        for name, part in module.named_modules()
-        if isinstance(part, _BatchNorm)
-        for own in dict(part.named_buffers(recurse=False))
-    }
+def _sizes(module: nn.Module, given: Tensor | None) -> tuple[int, dict[str, float]]:
+    """Bytes of what there is one of for each set of statistics, and the others by content.
+
+    Args:
+        given: the module's input, where its batch norms are folded.
+    """
+    if given is None:
+        changing = {
+            _joined(name, own)
+            for name, part in module.named_modules()
+            if isinstance(part, _BatchNorm)
+            for own in dict(part.named_buffers(recurse=False))
+        }
+    else:
+        changing = {
+            _joined(name, own)
+            for name in folded_convolutions(module, given)
+            for own in ("weight", "bias")
+        }
+        module = folded(module, given)
     copied, shared = 0, {}
     for name, tensor in module.state_dict().items():
-        if folded or name in norms:
+        if name in changing:
             copied += tensor.nbytes
         else:
             shared[_content(tensor.numpy())] = float(tensor.nbytes)
     return copied, shared
+
+
+def _joined(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
 
 
 def deploy(
@@ -190,7 +237,7 @@ def deploy(
     Args:
         supernet: in evaluation mode, with the blocks to keep and no others: for candidates of
             groups a `mathnas.nets.grouped.GroupedSupernet`.
-        table: predictions of its networks.
+        table: predictions of its networks; how far they may be off is not kept.
         batches: training images for batch-norm statistics, each of shape (batch, channels, height,
             width).
         engine: ``onnxruntime`` or ``torch``: what the parts are made for.
@@ -224,7 +271,7 @@ def deploy(
     channels, height, width = batches[0].shape[1:]
     images = sum(map(len, batches))
     return Package(
-        table,
+        table.without_posteriors(),
         engine,
         made,
         shelf.tensors,
