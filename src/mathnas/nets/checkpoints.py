@@ -184,15 +184,24 @@ def load_cell_supernet(
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_state(path: str | Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Tensor]:
+def read_state(
+    path: str | Path,
+    *,
+    most_bytes: int = MOST_BYTES,
+    entry: str = "state_dict",
+    harmless: Sequence[type] = (),
+) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU.
 
-    A dictionary is taken as it is or from its entry ``state_dict``; ``module.`` in front of every
-    name is dropped.
+    A dictionary is taken as it is or from its entry `entry`; ``module.`` in front of every name is
+    dropped.
 
     Args:
         path: a file of `torch.save`, or safetensors (told apart by their content).
         most_bytes: files that are larger, or become larger by decompression, are refused.
+        entry: under which the tensors are, where there are others.
+        harmless: classes besides tensors and containers that a pickle may make; they run no code
+            when they are made.
 
     Raises:
         FileFormatError: the file cannot be read, is too large, or holds anything else.
@@ -216,18 +225,18 @@ def read_state(path: str | Path, *, most_bytes: int = MOST_BYTES) -> dict[str, T
             f"{path} holds {size} bytes, but at most {most_bytes} are read: give most_bytes=... if "
             "it is to be trusted."
         )
-    loaded = _safetensors(path) if start[8:] == b"{" else _torch(path)
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    loaded = _safetensors(path) if start[8:] == b"{" else _torch(path, harmless)
+    if isinstance(loaded, Mapping) and isinstance(loaded.get(entry), Mapping):
+        loaded = loaded[entry]
     if not isinstance(loaded, Mapping) or not loaded:
         raise FileFormatError(
-            f"{path}: weights are a dictionary of tensors, bare or under 'state_dict', but it "
+            f"{path}: weights are a dictionary of tensors, bare or under {entry!r}, but it "
             f"holds {_described(loaded)}."
         )
     for name, tensor in loaded.items():
         if not (isinstance(name, str) and _is_plain(tensor)):
             raise FileFormatError(
-                f"{path}: weights are a dictionary of tensors, bare or under 'state_dict', but "
+                f"{path}: weights are a dictionary of tensors, bare or under {entry!r}, but "
                 f"{name!r} is {_described(tensor)}."
             )
     if all(name.startswith("module.") for name in loaded):
@@ -235,9 +244,9 @@ def read_state(path: str | Path, *, most_bytes: int = MOST_BYTES) -> dict[str, T
     return dict(loaded)
 
 
-def _torch(path: Path) -> Any:
+def _torch(path: Path, harmless: Sequence[type]) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(harmless)):
             # of pickles that are no files of torch's: they are refused, or load as they are
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)

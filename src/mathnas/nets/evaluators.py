@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from mathnas.metrics import metric_named
 from mathnas.nets.batchnorm import Statistics
 from mathnas.nets.scores import LabelledImages, Score
 from mathnas.nets.supernet import ChainSupernet, Supernet
+from mathnas.nets.tensors import tensors_digest
 from mathnas.space import Network
 
 # bytes of the largest activation: beyond it, memory has to come from the system each time
@@ -89,9 +89,10 @@ class AccuracyEvaluator(StreamingEvaluator):
             metric_named(name) for name in ("accuracy", *(["loss"] if with_loss else []))
         )
         self.conditions = {
-            "weights": _digest(supernet.state_dict().values()),
-            "calibration": f"{sum(map(len, calibration))} images {_digest(calibration)}",
-            "held_out": f"{len(held_out)} images {_digest([held_out.images, held_out.labels])}",
+            "weights": tensors_digest(supernet.state_dict().values()),
+            "calibration": f"{sum(map(len, calibration))} images {tensors_digest(calibration)}",
+            "held_out": f"{len(held_out)} images "
+            f"{tensors_digest([held_out.images, held_out.labels])}",
         }
         self.threads = threads
         self.memory = memory
@@ -288,12 +289,3 @@ def _taken(batches: list[Tensor]) -> Iterator[Tensor]:
 def _ready(module: nn.Module) -> nn.Module:
     # depthwise convolutions on a CPU take half the time in this layout
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    """Twelve digits that change with any value."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -11,8 +11,9 @@ from mathnas.nets.digits import DigitsConfig, DigitsNet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
+from mathnas.nets.supertransformer import SuperTransformerNet
 from mathnas.space import SearchSpace
-from mathnas.spaces import MobileNetV3, NASBench201
+from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,17 @@ def _nasbench201(space: SearchSpace, seed: int) -> Supernet:
     return NASBench201Net(space, seed=seed)
 
 
+def _supertransformer(space: SearchSpace, seed: int) -> Supernet:
+    if not isinstance(space, SuperTransformer):
+        raise _differing(space)
+    return SuperTransformerNet(space, seed=seed)
+
+
 _FAMILIES: dict[str, SupernetFamily] = {
     "digits": SupernetFamily(_digits, lambda: DigitsNet().space),
     "mobilenetv3": SupernetFamily(_mobilenetv3),
     "nasbench201": SupernetFamily(_nasbench201),
+    "supertransformer": SupernetFamily(_supertransformer),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,15 @@ from mathnas.errors import InvalidInputError
 from mathnas.nets.supernet import Supernet
 from mathnas.space import SearchSpace
 from mathnas.spaces.mobilenetv3 import MobileNetV3
+
+
+@runtime_checkable
+class GivesExamples(Protocol):
+    """A supernet whose inputs are no images."""
+
+    def example_inputs(self, batch: int) -> Tensor:
+        """Inputs as its runs take them, the same each time."""
+        ...
 
 
 def input_shape(supernet: Supernet, resolution: int | None = None) -> tuple[int, int, int]:
@@ -38,8 +49,11 @@ def space_at(space: SearchSpace, resolution: int | None) -> SearchSpace:
 
 
 def example_inputs(supernet: Supernet, batch: int, resolution: int | None = None) -> Tensor:
-    """Random inputs of shape (batch, channels, height, width), the same each time."""
+    """Random inputs, the same each time: images of shape (batch, channels, height, width), or what
+    the supernet has in their place."""
     if batch < 1:
         raise InvalidInputError(f"a batch is at least 1, but got {batch}.")
+    if isinstance(supernet, GivesExamples):
+        return supernet.example_inputs(batch)
     generator = torch.Generator().manual_seed(0)
     return torch.rand(batch, *input_shape(supernet, resolution), generator=generator)

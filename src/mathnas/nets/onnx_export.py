@@ -45,7 +45,7 @@ def export_onnx(
     Raises:
         ExportError: graph and module disagree.
     """
-    graph = _export(module, (example,), ["images"], ["logits"], any_batch=any_batch)
+    graph = exported(module, (example,), ["images"], ["logits"], open_shapes=_any(any_batch, 1))
     with torch.no_grad():
         expected = module(example)
     found = torch.from_numpy(run_onnx(graph, example.numpy(force=True)).copy())
@@ -111,12 +111,14 @@ class OnnxParts:
             any_batch: leave the batch open, instead of fixing the example's.
         """
         parts = _Parts(ends, modules, example).eval()
-        whole = _export(
+        shapes = _any(any_batch, len(parts.examples))
+        whole = exported(
             parts,
             tuple(parts.examples),
             parts.input_names,
             parts.output_names,
-            any_batch=any_batch,
+            # it takes its inputs as one tuple
+            open_shapes=None if shapes is None else (shapes,),
         )
         extractor = onnx.utils.Extractor(whole)
 
@@ -286,34 +288,46 @@ def _block_name(node: int, block: int) -> str:
     return f"node{node}_block{block}"
 
 
-def _export(
+def exported(
     module: nn.Module,
-    examples: tuple[Tensor, ...],
+    examples: tuple[Tensor | tuple[Tensor, ...], ...],
     input_names: Sequence[str],
     output_names: Sequence[str],
     *,
-    any_batch: bool = False,
+    open_shapes: tuple[object, ...] | None = None,
 ) -> onnx.ModelProto:
+    """The graph of a module with several inputs and outputs; it is not compared with the module.
+
+    Args:
+        module: in evaluation mode.
+        open_shapes: for each input which of its sizes are left open, as in `torch.export`; None
+            fixes all to the examples'.
+
+    Raises:
+        InvalidInputError: the module is in training mode.
+    """
     if module.training:
         raise InvalidInputError(
             "a module is exported in evaluation mode, but this one is in training mode: call "
             "eval() first."
         )
-    each = tuple({0: torch.export.Dim("batch")} for _ in examples)
-    # `_Parts` takes its inputs as one tuple
-    batch = (each,) if isinstance(module, _Parts) else each
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             module,
             examples,
             input_names=list(input_names),
             output_names=list(output_names),
-            dynamic_shapes=batch if any_batch else None,
+            dynamic_shapes=open_shapes,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     return program.model_proto
+
+
+def _any(batch: bool, inputs: int) -> tuple[object, ...] | None:
+    """Shapes whose batch is open, if it is."""
+    return tuple({0: torch.export.Dim("batch")} for _ in range(inputs)) if batch else None
 
 
 @contextmanager
@@ -326,8 +340,8 @@ def _quiet_exporter() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            # inputs of several parts have one batch, and so one name of it
-            warnings.filterwarnings("ignore", message=".*The axis name: batch will not be used")
+            # inputs of several parts have some sizes in common, and so one name of each
+            warnings.filterwarnings("ignore", message=".*The axis name: .* will not be used")
             yield
     finally:
         logger.setLevel(before)

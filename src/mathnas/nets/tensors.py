@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,12 @@ def read_tensors(path: Path, format_name: str, newest: int) -> tuple[dict[str, T
 
 def _bits(tensor: Tensor) -> npt.NDArray[np.uint8]:
     return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
+def tensors_digest(tensors: Iterable[Tensor]) -> str:
+    """Twelve digits that change with any value."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

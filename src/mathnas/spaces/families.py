@@ -109,9 +109,12 @@ _FAMILIES = (
             "projection": int,
             "source": int,
             "target": int,
+            "vocabulary": int,
+            "positions": int,
         },
         "encoder_embed=512,decoder_embed=512,ffn=1024+2048+3072,heads=4+8,attention=-1+1+2,"
-        "encoder_layers=6,decoder_layers=6,projection=512,source=30,target=30",
+        "encoder_layers=6,decoder_layers=6,projection=512,source=30,target=30,"
+        "vocabulary=32768,positions=512",
     ),
 )
 _BY_NAME = {family.name: family for family in _FAMILIES}

@@ -16,8 +16,10 @@ HEADS = (4, 8)
 ATTENTION = (-1, 1, 2)
 ABSENT = "absent"
 _EMBED, _PROJECTION, _LAYERS, _TOKENS = 512, 512, 6, 30
+_VOCABULARY = 32_768
 _MOST_LAYERS = 100
 _MOST = 65_536  # of any width or length: sums stay exact in floating point
+_MOST_WORDS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,9 @@ class SuperTransformer(SearchSpace):
         decoder_layers: at most; at least one is present.
         projection: width of the queries, as of the keys and of the values, all heads together.
         source, target: lengths in tokens that MACs are counted at.
+        vocabulary: how many tokens there are, of both languages together.
+        positions: width of the table of sines and cosines whose first columns tell positions; by
+            default the wider embedding. HAT's is always that of its supernet, 640.
 
     Raises:
         InvalidInputError: an argument is out of range.
@@ -117,6 +122,8 @@ class SuperTransformer(SearchSpace):
         projection: int = _PROJECTION,
         source: int = _TOKENS,
         target: int = _TOKENS,
+        vocabulary: int = _VOCABULARY,
+        positions: int | None = None,
     ) -> None:
         self.encoder_embed = _embed(encoder_embed, "encoder")
         self.decoder_embed = _embed(decoder_embed, "decoder")
@@ -129,6 +136,14 @@ class SuperTransformer(SearchSpace):
         self.projection = _number(projection, "channels of queries, keys and values")
         self.source = _number(source, "tokens of the source sentence")
         self.target = _number(target, "tokens of the target sentence")
+        self.vocabulary = _number(vocabulary, "tokens of the vocabulary", _MOST_WORDS)
+        wider = max(self.encoder_embed, self.decoder_embed)
+        self.positions = wider if positions is None else _embed(positions, "positions")
+        if self.positions < wider:
+            raise InvalidInputError(
+                f"a table of positions is at least as wide as the embeddings, but its width is "
+                f"{self.positions}, and an embedding's is {wider}."
+            )
         for number in self.heads:
             if self.projection % number:
                 raise InvalidInputError(
@@ -154,7 +169,7 @@ class SuperTransformer(SearchSpace):
             + ",".join(
                 f"{key}={value}"
                 for key, value in arguments.items()
-                if key.endswith("_embed") or value != _DEFAULTS[key]
+                if key.endswith("_embed") or value != {**_DEFAULTS, "positions": wider}[key]
             ),
             fixed_macs=0,
             fixed_params=0,
@@ -290,6 +305,8 @@ class SuperTransformer(SearchSpace):
             "projection": self.projection,
             "source": self.source,
             "target": self.target,
+            "vocabulary": self.vocabulary,
+            "positions": self.positions,
         }
 
     def _encoder_nodes(self) -> list[BlockNode]:
@@ -370,6 +387,7 @@ _DEFAULTS: Mapping[str, int | str] = {
     "projection": _PROJECTION,
     "source": _TOKENS,
     "target": _TOKENS,
+    "vocabulary": _VOCABULARY,
 }
 
 
