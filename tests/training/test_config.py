@@ -88,6 +88,32 @@ def test_files_that_say_something_else_are_refused(fields: dict[str, object], me
             "trains one network",
         ),
         ({"warmup_epochs": 31.0}, "no longer than its phase"),
+        ({"warmup_steps": 0}, "warmup_steps is a whole number, 1 or more or null, but got 0"),
+        (
+            {"warmup_epochs": 1.0, "warmup_steps": 5},
+            "in epochs or in steps, but got warmup_epochs=1.0 and warmup_steps=5",
+        ),
+        (
+            {
+                "recipe": "shrinking",
+                "phases": [{"name": "a", "epochs": 1, "warmup_epochs": 1, "warmup_steps": 5}],
+            },
+            r"phases\[0\]: a warm-up is told in epochs or in steps",
+        ),
+        ({"schedule": "linear"}, "schedule is one of cosine, inverse-sqrt, constant, but got"),
+        ({"initial_rate": 1e-7}, "initial_rate is 1e-07 and there is no warm-up"),
+        ({"final_rate": 0.06}, "final_rate is not above the highest rate, but it is 0.06 and the"),
+        ({"schedule": "constant", "final_rate": 0.01}, "does not fall, but final_rate is 0.01"),
+        (
+            {
+                "recipe": "shrinking",
+                "final_rate": 0.02,
+                "phases": [{"name": "a", "epochs": 1, "learning_rate": 0.01}],
+            },
+            "it is 0.02 and the learning_rate of phase 'a' is 0.01",
+        ),
+        ({"beta2": 1.0}, r"beta2 is a number in \[0, 1\), but got 1.0"),
+        ({"eps": 0}, "eps is a number above 0"),
     ],
 )
 def test_impossible_values_are_refused(fields: dict[str, object], message: str) -> None:
@@ -111,6 +137,8 @@ def test_residuals_are_zeroed_of_random_weights_only() -> None:
 
 def test_the_plan_has_the_epochs_that_were_asked_for() -> None:
     assert [p.epochs for p in TrainingConfig().plan()] == [30]
+    (phase,) = TrainingConfig(epochs=5, warmup_steps=7).plan()
+    assert (phase.warmup_epochs, phase.warmup_steps) == (0, 7)
     (phase,) = TrainingConfig(epochs=5, random_networks=3, warmup_epochs=1).plan()
     assert (phase.epochs, phase.networks, phase.warmup_epochs) == (5, 3, 1)
     first, second = TrainingConfig(recipe="shrinking", epochs=10).plan()

@@ -221,6 +221,53 @@ def test_the_rate_rises_and_falls_in_every_phase() -> None:
     assert found[20:] == pytest.approx([0.5 * share for share in cosine])
 
 
+def test_the_schedule_is_that_of_the_configuration() -> None:
+    config = TrainingConfig(
+        epochs=2,
+        learning_rate=0.1,
+        schedule="inverse-sqrt",
+        warmup_steps=5,
+        initial_rate=0.05,
+        final_rate=0.06,
+    )
+    found = rates(config, 10)
+    assert found[:5] == pytest.approx([0.06, 0.07, 0.08, 0.09, 0.1])
+    falling = [0.1 * (5 / (step + 1)) ** 0.5 for step in range(5, 20)]
+    assert found[5:] == pytest.approx([max(0.06, rate) for rate in falling])
+
+
+def test_adam_has_the_decays_of_the_configuration() -> None:
+    gradients_of = [1.0, -0.5, 0.25]
+
+    def given(passes: Sequence[Pass], step: Passes) -> None:
+        for own in step.parameters:
+            own.grad = torch.full_like(own, gradients_of[len(seen)])
+            seen.append(0)
+
+    seen: list[int] = []
+    net = Choosing((1.0,))
+    config = TrainingConfig(
+        recipe="uniform",
+        epochs=1,
+        optimizer="adamw",
+        beta1=0.8,
+        beta2=0.98,
+        eps=1e-3,
+        learning_rate=0.1,
+        schedule="constant",
+        weight_decay=0.0,
+    )
+    train(net, repeated([0], 3), config, processes=ALONE, combine=given)
+    # Kingma and Ba, 2015, algorithm 1
+    first = second = weight = 0.0
+    for step, gradient in enumerate(gradients_of, start=1):
+        first = 0.8 * first + 0.2 * gradient
+        second = 0.98 * second + 0.02 * gradient**2
+        root = (second / (1 - 0.98**step)) ** 0.5
+        weight -= 0.1 * first / (1 - 0.8**step) / (root + 1e-3)
+    torch.testing.assert_close(net.rows.detach(), torch.full((1, 3), weight))
+
+
 def test_weights_decay_and_biases_do_not() -> None:
     net, fresh = small_net(), small_net()
 

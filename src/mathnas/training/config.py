@@ -15,6 +15,7 @@ from mathnas.errors import FileFormatError, InvalidInputError
 
 Recipe: TypeAlias = Literal["sandwich", "shrinking", "uniform"]
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
+Schedule: TypeAlias = Literal["cosine", "inverse-sqrt", "constant"]
 Precision: TypeAlias = Literal["no", "bf16", "fp16"]
 
 _T = TypeVar("_T")
@@ -40,7 +41,9 @@ class Phase:
         networks: random networks a step; their gradients are summed.
         distill: weight of the soft cross entropy against the teacher; 0 trains on labels alone.
         learning_rate: highest rate; the configuration's where it is None.
-        warmup_epochs: in which the rate rises linearly; afterwards it falls along a cosine to 0.
+        warmup_epochs: in which the rate rises linearly; afterwards it follows the configuration's
+            schedule.
+        warmup_steps: the same, in steps; give one of the two.
         sort_channels: call the supernet's ``sort_channels()`` first, so that its narrow forms
             begin with the important channels.
     """
@@ -53,10 +56,12 @@ class Phase:
     distill: float = 1.0
     learning_rate: float | None = None
     warmup_epochs: float = 0.0
+    warmup_steps: int | None = None
     sort_channels: bool = False
 
     def __post_init__(self) -> None:
         _check(self, _PHASE_RULES, "a phase's")
+        _check_warmup(self.warmup_epochs, self.warmup_steps)
         object.__setattr__(self, "blocks", _patterns(self.blocks, self.name))
         if self.largest and (self.blocks or self.networks != 1):
             raise InvalidInputError(
@@ -105,8 +110,16 @@ class TrainingConfig:
         optimizer: ``sgd`` (with Nesterov momentum) or ``adamw``.
         learning_rate: highest rate.
         momentum: of ``sgd``.
+        beta1, beta2, eps: of ``adamw``: decays of the moving averages of the gradient and of its
+            square, and what is added to the root of the latter.
         weight_decay: of weights; biases and normalisations (one dimension) do not decay.
-        warmup_epochs: in which the rate rises linearly; afterwards it falls along a cosine to 0.
+        schedule: the rate after the warm-up: ``cosine`` falls to `final_rate` at the end of the
+            phase; ``inverse-sqrt`` is the highest rate times the root of warm-up steps over steps,
+            not below `final_rate` (Vaswani et al., NeurIPS 2017); ``constant`` stays.
+        warmup_epochs: in which the rate rises linearly.
+        warmup_steps: the same, in steps; give one of the two.
+        initial_rate: the rate that a warm-up rises from.
+        final_rate: the lowest rate after the warm-up; a rate, like `learning_rate`, not a share.
         label_smoothing: of the labels, 0 to 1.
         random_networks: networks a step of ``sandwich`` besides the largest and the smallest, and
             of the second default phase of ``shrinking``.
@@ -137,8 +150,15 @@ class TrainingConfig:
     optimizer: Optimizer = "sgd"
     learning_rate: float = 0.05
     momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
     weight_decay: float = 3e-5
+    schedule: Schedule = "cosine"
     warmup_epochs: float = 0.0
+    warmup_steps: int | None = None
+    initial_rate: float = 0.0
+    final_rate: float = 0.0
     label_smoothing: float = 0.1
     random_networks: int = 2
     clip: float | None = None
@@ -157,6 +177,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "phases", _phases(self.phases))
         _check(self, _CONFIG_RULES, "training's")
+        _check_warmup(self.warmup_epochs, self.warmup_steps)
         if self.phases and self.recipe != "shrinking":
             raise InvalidInputError(
                 f"phases belong to the recipe 'shrinking', but recipe is {self.recipe!r}."
@@ -181,17 +202,25 @@ class TrainingConfig:
                     f"a step of {self.recipe!r} trains at least 1 network, but phase "
                     f"{phase.name!r} has networks={phase.networks}."
                 )
+        _check_rates(self)
 
     def plan(self) -> tuple[Phase, ...]:
         """The phases of any recipe; `sandwich` and `uniform` have one."""
         if self.phases:
             return self.phases
         epochs = _DEFAULT_EPOCHS if self.epochs is None else self.epochs
-        warmup = self.warmup_epochs
+        warmup, steps = self.warmup_epochs, self.warmup_steps
         if self.recipe != "shrinking":
             networks = self.random_networks if self.recipe == "sandwich" else 1
             return (
-                Phase(self.recipe, epochs, networks=networks, distill=0.0, warmup_epochs=warmup),
+                Phase(
+                    self.recipe,
+                    epochs,
+                    networks=networks,
+                    distill=0.0,
+                    warmup_epochs=warmup,
+                    warmup_steps=steps,
+                ),
             )
         if epochs < 2:
             raise InvalidInputError(
@@ -199,9 +228,20 @@ class TrainingConfig:
             )
         first = max(1, epochs // 3)
         return (
-            Phase("largest", first, largest=True, distill=0.0, warmup_epochs=min(warmup, first)),
+            Phase(
+                "largest",
+                first,
+                largest=True,
+                distill=0.0,
+                warmup_epochs=min(warmup, first),
+                warmup_steps=steps,
+            ),
             Phase("all", epochs - first, networks=max(1, self.random_networks)),
         )
+
+    def highest_rate(self, phase: Phase) -> float:
+        """That of a phase: its own, or the configuration's."""
+        return self.learning_rate if phase.learning_rate is None else phase.learning_rate
 
     def replace(self, **changes: Any) -> TrainingConfig:
         """A copy with other values."""
@@ -297,6 +337,7 @@ _FLAG = _Rule("true or false", lambda v: isinstance(v, bool))
 _PATH = _Rule("a path", lambda v: isinstance(v, str) and v != "", optional=True)
 _RATE = _number("above 0", lambda v: v > 0)
 _NOT_NEGATIVE = _number("of at least 0", lambda v: v >= 0)
+_DECAY = _number("in [0, 1)", lambda v: 0 <= v < 1)
 
 _PHASE_RULES: Mapping[str, _Rule] = {
     "name": _Rule("a text", lambda v: isinstance(v, str) and v != ""),
@@ -307,6 +348,7 @@ _PHASE_RULES: Mapping[str, _Rule] = {
     "distill": _NOT_NEGATIVE,
     "learning_rate": dataclasses.replace(_RATE, optional=True),
     "warmup_epochs": _NOT_NEGATIVE,
+    "warmup_steps": _whole(1, optional=True),
     "sort_channels": _FLAG,
 }
 _CONFIG_RULES: Mapping[str, _Rule] = {
@@ -315,13 +357,20 @@ _CONFIG_RULES: Mapping[str, _Rule] = {
     "batch_size": _whole(1),
     "optimizer": _one_of("sgd", "adamw"),
     "learning_rate": _RATE,
-    "momentum": _number("in [0, 1)", lambda v: 0 <= v < 1),
+    "momentum": _DECAY,
+    "beta1": _DECAY,
+    "beta2": _DECAY,
+    "eps": _RATE,
     "weight_decay": _NOT_NEGATIVE,
+    "schedule": _one_of("cosine", "inverse-sqrt", "constant"),
     "warmup_epochs": _NOT_NEGATIVE,
+    "warmup_steps": _whole(1, optional=True),
+    "initial_rate": _NOT_NEGATIVE,
+    "final_rate": _NOT_NEGATIVE,
     "label_smoothing": _number("in [0, 1]", lambda v: 0 <= v <= 1),
     "random_networks": _whole(0),
     "clip": dataclasses.replace(_RATE, optional=True),
-    "ema": _number("in [0, 1)", lambda v: 0 <= v < 1, optional=True),
+    "ema": dataclasses.replace(_DECAY, optional=True),
     "precision": _one_of("no", "bf16", "fp16"),
     "seed": _whole(0),
     "channels_last": _FLAG,
@@ -343,6 +392,37 @@ def _check(value: object, rules: Mapping[str, _Rule], whose: str) -> None:
         if not rule.holds(found):
             null = " or null" if rule.optional else ""
             raise InvalidInputError(f"{whose} {name} is {rule.text}{null}, but got {shown(found)}.")
+
+
+def _check_warmup(epochs: float, steps: int | None) -> None:
+    if epochs and steps is not None:
+        raise InvalidInputError(
+            f"a warm-up is told in epochs or in steps, but got warmup_epochs={epochs} and "
+            f"warmup_steps={steps}: leave one of the two out."
+        )
+
+
+def _check_rates(config: TrainingConfig) -> None:
+    """The lowest rates are below the highest ones, and there is something that reaches them."""
+    plan = config.plan()
+    if config.initial_rate and not any(p.warmup_epochs or p.warmup_steps for p in plan):
+        raise InvalidInputError(
+            f"a warm-up rises from initial_rate, but initial_rate is {config.initial_rate} and "
+            "there is no warm-up: set warmup_epochs or warmup_steps."
+        )
+    if config.final_rate and config.schedule == "constant":
+        raise InvalidInputError(
+            f"a constant rate does not fall, but final_rate is {config.final_rate}: leave it out, "
+            "or choose another schedule."
+        )
+    for phase in plan:
+        for name in ("initial_rate", "final_rate"):
+            lowest, highest = getattr(config, name), config.highest_rate(phase)
+            if lowest > highest:
+                raise InvalidInputError(
+                    f"{name} is not above the highest rate, but it is {lowest} and the "
+                    f"learning_rate of phase {phase.name!r} is {highest}."
+                )
 
 
 def _patterns(blocks: Mapping[str, object], name: str) -> dict[str, tuple[str, ...]]:

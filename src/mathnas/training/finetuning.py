@@ -68,7 +68,7 @@ def finetune(
 
     Args:
         data: batches to train on, and calibration batches.
-        config: epochs, optimiser and schedule (a cosine to 0); its recipe must be ``uniform``.
+        config: epochs, optimiser and schedule; its recipe must be ``uniform``.
         guide: for example `largest_network`.
         distill: weight of the guide's outputs; the labels have weight 1.
         device: where to train; the module comes back to the CPU.

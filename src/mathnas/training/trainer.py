@@ -34,6 +34,7 @@ from mathnas.training.networks import extremes_of
 from mathnas.training.processes import Processes
 from mathnas.training.recipes import RECIPES, Combination, Pass, Recipe, StepRule, summed
 from mathnas.training.reports import TrainingLog, TrainingProgress, held_out_accuracies
+from mathnas.training.schedules import RateSchedule
 from mathnas.training.seeds import derived_seed
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -131,33 +132,22 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A phase on the time axis, in steps of the whole training."""
+    """A phase on the time axis: its first step, of the whole training, and its steps' rates."""
 
     phase: Phase
     first: int
-    steps: int
-    rising: int
-    rate: float
+    rates: RateSchedule
 
-    def rate_at(self, step: int) -> float:
-        """Linear to the highest rate, then along a cosine to 0."""
-        done = step - self.first
-        if done < self.rising:
-            return self.rate * (done + 1) / self.rising
-        share = (done - self.rising) / max(1, self.steps - self.rising)
-        return self.rate * 0.5 * (1 + math.cos(math.pi * share))
+    @property
+    def end(self) -> int:
+        return self.first + self.rates.steps
 
 
 def _spans(config: TrainingConfig, steps_per_epoch: int) -> list[_Span]:
     spans: list[_Span] = []
-    first = 0
     for phase in config.plan():
-        steps = phase.epochs * steps_per_epoch
-        rising = round(phase.warmup_epochs * steps_per_epoch)
-        spans.append(
-            _Span(phase, first, steps, rising, phase.learning_rate or config.learning_rate)
-        )
-        first += steps
+        first = spans[-1].end if spans else 0
+        spans.append(_Span(phase, first, RateSchedule.of(phase, config, steps_per_epoch)))
     return spans
 
 
@@ -181,7 +171,7 @@ class _Trainer:
         self.processes = processes
         self.combine = combine
         self.spans = _spans(config, data.batches.steps_per_epoch)
-        self.total = self.spans[-1].first + self.spans[-1].steps
+        self.total = self.spans[-1].end
         # all phases are looked at now: an error in the last must not come after days
         self.rules: list[StepRule] = [recipe(supernet, span.phase, config) for span in self.spans]
         for span in self.spans:
@@ -235,7 +225,7 @@ class _Trainer:
             self.supernet.train()
             for inputs, labels in self._batches():
                 span, rule = self._phase_of_next_step()
-                rate = span.rate_at(self.done)
+                rate = span.rates.rate_at(self.done - span.first)
                 self._step(inputs, labels, rule, rate)
                 self.done += 1
                 recorder.add()
@@ -376,7 +366,7 @@ class _Trainer:
             if not math.isfinite(loss):
                 raise InvalidInputError(
                     f"training needs finite losses, but at step {self.done} that of {role} "
-                    f"networks is {loss}: lower learning_rate, lengthen warmup_epochs, or set clip."
+                    f"networks is {loss}: lower learning_rate, lengthen the warm-up, or set clip."
                 )
         return losses
 
@@ -577,7 +567,8 @@ def _new_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate)
+        betas = (config.beta1, config.beta2)
+        return torch.optim.AdamW(groups, config.learning_rate, betas, config.eps)
     return torch.optim.SGD(
         groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0
     )
