@@ -112,6 +112,13 @@ def test_files_that_say_something_else_are_refused(fields: dict[str, object], me
             },
             "it is 0.02 and the learning_rate of phase 'a' is 0.01",
         ),
+        ({"combine": "mean"}, "combine is one of sum, resolve, but got 'mean'"),
+        ({"combine": "resolve", "recipe": "uniform"}, "resolved in the recipe 'sandwich'"),
+        ({"resolve_after": 5}, "resolve_after belongs to combine='resolve'"),
+        (
+            {"combine": "resolve", "resolve_after": 30},
+            "resolve_after is 30 and there are 30 epochs in all",
+        ),
         ({"beta2": 1.0}, r"beta2 is a number in \[0, 1\), but got 1.0"),
         ({"eps": 0}, "eps is a number above 0"),
     ],

@@ -16,6 +16,7 @@ from mathnas.errors import FileFormatError, InvalidInputError
 Recipe: TypeAlias = Literal["sandwich", "shrinking", "uniform"]
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
 Schedule: TypeAlias = Literal["cosine", "inverse-sqrt", "constant"]
+Combine: TypeAlias = Literal["sum", "resolve"]
 Precision: TypeAlias = Literal["no", "bf16", "fp16"]
 
 _T = TypeVar("_T")
@@ -123,6 +124,10 @@ class TrainingConfig:
         label_smoothing: of the labels, 0 to 1.
         random_networks: networks a step of ``sandwich`` besides the largest and the smallest, and
             of the second default phase of ``shrinking``.
+        combine: how the gradients of a step's networks become one: their ``sum``, or, in the
+            sandwich, with conflicts between the largest network and the others ``resolve``d
+            (`mathnas.training.conflicts`).
+        resolve_after: epochs of the plain sum before conflicts are resolved.
         clip: highest norm of a step's gradient; None does not clip.
         ema: decay of an exponential moving average of the weights, which is then what is
             evaluated and saved; None keeps none.
@@ -161,6 +166,8 @@ class TrainingConfig:
     final_rate: float = 0.0
     label_smoothing: float = 0.1
     random_networks: int = 2
+    combine: Combine = "sum"
+    resolve_after: int = 0
     clip: float | None = None
     ema: float | None = None
     precision: Precision = "no"
@@ -203,6 +210,7 @@ class TrainingConfig:
                     f"{phase.name!r} has networks={phase.networks}."
                 )
         _check_rates(self)
+        _check_combination(self)
 
     def plan(self) -> tuple[Phase, ...]:
         """The phases of any recipe; `sandwich` and `uniform` have one."""
@@ -369,6 +377,8 @@ _CONFIG_RULES: Mapping[str, _Rule] = {
     "final_rate": _NOT_NEGATIVE,
     "label_smoothing": _number("in [0, 1]", lambda v: 0 <= v <= 1),
     "random_networks": _whole(0),
+    "combine": _one_of("sum", "resolve"),
+    "resolve_after": _whole(0),
     "clip": dataclasses.replace(_RATE, optional=True),
     "ema": dataclasses.replace(_DECAY, optional=True),
     "precision": _one_of("no", "bf16", "fp16"),
@@ -423,6 +433,24 @@ def _check_rates(config: TrainingConfig) -> None:
                     f"{name} is not above the highest rate, but it is {lowest} and the "
                     f"learning_rate of phase {phase.name!r} is {highest}."
                 )
+
+
+def _check_combination(config: TrainingConfig) -> None:
+    if config.combine == "resolve" and config.recipe != "sandwich":
+        raise InvalidInputError(
+            "conflicts are resolved in the recipe 'sandwich', where one network teaches the "
+            f"others, but recipe is {config.recipe!r}: take combine='sum'."
+        )
+    if config.resolve_after and config.combine != "resolve":
+        raise InvalidInputError(
+            f"resolve_after belongs to combine='resolve', but combine is {config.combine!r}."
+        )
+    epochs = sum(phase.epochs for phase in config.plan())
+    if config.resolve_after >= epochs:
+        raise InvalidInputError(
+            f"conflicts are resolved before training ends, but resolve_after is "
+            f"{config.resolve_after} and there are {epochs} epochs in all."
+        )
 
 
 def _patterns(blocks: Mapping[str, object], name: str) -> dict[str, tuple[str, ...]]:

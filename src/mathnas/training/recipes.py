@@ -101,6 +101,11 @@ class Passes(Protocol):
         """Of the supernet."""
         ...
 
+    @property
+    def scale(self) -> float:
+        """What losses, and so gradients, are multiplied by: the loss scale of ``fp16``, else 1."""
+        ...
+
     def run(self, one: Pass) -> None:
         """Run a pass forward and backward: its gradients are added to ``parameter.grad``."""
         ...

@@ -28,6 +28,7 @@ from mathnas.nets.files import load_tensors, load_weights, save_supernet
 from mathnas.nets.supernet import Supernet
 from mathnas.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
 from mathnas.training.config import Phase, TrainingConfig
+from mathnas.training.conflicts import resolved
 from mathnas.training.data import TrainingData
 from mathnas.training.losses import Batch
 from mathnas.training.networks import extremes_of
@@ -82,7 +83,7 @@ def train(
     *,
     processes: Processes | None = None,
     recipe: Recipe | None = None,
-    combine: Combination = summed,
+    combine: Combination | None = None,
     progress: Show = None,
     tensorboard: bool = False,
     told: Callable[[TrainingProgress], None] | None = None,
@@ -102,7 +103,8 @@ def train(
             same folder.
         processes: this process among others; by default alone on the CPU, or what torchrun says.
         recipe: what the steps of a phase are; by default that of the configuration's name.
-        combine: makes one gradient of those of a step's passes.
+        combine: makes one gradient of those of a step's passes; by default what the configuration
+            says.
         progress: show progress; by default where standard error is a terminal.
         tensorboard: write events for TensorBoard into the folder.
         told: called with every report.
@@ -162,7 +164,7 @@ class _Trainer:
         folder: Path | None,
         processes: Processes,
         recipe: Recipe,
-        combine: Combination,
+        combine: Combination | None,
     ) -> None:
         self.supernet = supernet
         self.data = data
@@ -267,7 +269,7 @@ class _Trainer:
                 batch.teacher = self.teacher(batch.inputs, self.extremes["largest"]).float()
         self.optimizer.zero_grad(set_to_none=True)
         rng = np.random.default_rng(derived_seed("networks", seed, self.done))
-        self.combine(rule(rng), _Step(self, batch))
+        self._combination()(rule(rng), _Step(self, batch))
         self.sums.images += len(labels) * self.processes.world
         self.sums.steps += 1
         for group in self.optimizer.param_groups:
@@ -278,6 +280,13 @@ class _Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._update_average()
+
+    def _combination(self) -> Combination:
+        """The coming step's."""
+        if self.combine is not None:
+            return self.combine
+        plain = self.config.resolve_after * self.data.batches.steps_per_epoch
+        return resolved if self.config.combine == "resolve" and self.done >= plain else summed
 
     def autocast(self) -> torch.autocast:
         kind = self.config.precision
@@ -513,6 +522,10 @@ class _Step:
         self._trainer = trainer
         self._batch = batch
         self._runs = 0
+
+    @property
+    def scale(self) -> float:
+        return self._trainer.scaler.get_scale()
 
     def run(self, one: Pass) -> None:
         trainer, batch = self._trainer, self._batch

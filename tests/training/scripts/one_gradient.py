@@ -1,8 +1,12 @@
-"""Under torchrun: one step, whose networks and averaged gradient the first process writes."""
+"""Under torchrun: one step, whose networks and averaged gradient every process writes.
+
+Its argument names the combination.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from training_cases import small_net, square_data
 
 from mathnas.nets.tensors import write_tensors
 from mathnas.training.config import TrainingConfig
+from mathnas.training.conflicts import resolved
 from mathnas.training.processes import Processes
 from mathnas.training.recipes import Pass, Passes, summed
 from mathnas.training.trainer import train
@@ -19,9 +24,10 @@ def main() -> None:
     processes = Processes.join("cpu")
     assert processes.world == 2
     supernet = small_net()
+    combine = {"sum": summed, "resolve": resolved}[sys.argv[1]]
 
     def keep(passes: Sequence[Pass], step: Passes) -> None:
-        summed(passes, step)
+        combine(passes, step)
         found = {
             name: own.grad for name, own in supernet.named_parameters() if own.grad is not None
         }
