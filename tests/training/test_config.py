@@ -112,6 +112,10 @@ def test_files_that_say_something_else_are_refused(fields: dict[str, object], me
             },
             "it is 0.02 and the learning_rate of phase 'a' is 0.01",
         ),
+        (
+            {"student_loss": "alpha", "recipe": "uniform"},
+            "student_loss belongs to the recipe 'sandwich', but recipe is 'uniform'",
+        ),
         ({"combine": "mean"}, "combine is one of sum, resolve, but got 'mean'"),
         ({"combine": "resolve", "recipe": "uniform"}, "resolved in the recipe 'sandwich'"),
         ({"resolve_after": 5}, "resolve_after belongs to combine='resolve'"),

@@ -22,7 +22,7 @@ from mathnas.nets.digits import DigitsNet
 from mathnas.nets.files import load_supernet, load_weights, save_supernet, supernet_notes
 from mathnas.training.config import Phase, TrainingConfig
 from mathnas.training.data import TrainingData
-from mathnas.training.losses import Batch, DistilledLoss
+from mathnas.training.losses import AlphaDivergenceLoss, Batch, DistilledLoss
 from mathnas.training.recipes import Pass, Passes, StepRule, summed
 from mathnas.training.reports import TrainingProgress
 from mathnas.training.trainer import CONFIG_FILE, SUPERNET_FILE, TEACHER_FILE, TrainingReport, train
@@ -73,6 +73,19 @@ def test_in_a_sandwich_the_others_learn_from_the_largest_and_not_from_the_labels
     torch.testing.assert_close(largest[1], own[1] - torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(smallest[0], own[0] - soft)
     # the largest is the teacher: nothing flows back to it
+    assert torch.equal(smallest[1], torch.zeros(3))
+
+
+def test_in_a_sandwich_the_others_may_learn_by_the_alpha_divergence() -> None:
+    net = rows([0.3, 0.0, -0.3], [0.0, 1.0, 2.0])
+    found = gradients(net)
+    logits = net.rows.detach()[:1].clone().requires_grad_()
+    loss = AlphaDivergenceLoss()(logits, Batch(logits, torch.zeros(1), net.rows.detach()[1:]))
+    (expected,) = torch.autograd.grad(loss, logits)
+    config = TrainingConfig(epochs=1, random_networks=0, student_loss="alpha")
+    run(net, repeated([0, 0, 0], 1), config)
+    _, smallest = found
+    torch.testing.assert_close(smallest[0], expected[0])
     assert torch.equal(smallest[1], torch.zeros(3))
 
 

@@ -16,6 +16,7 @@ from mathnas.errors import FileFormatError, InvalidInputError
 Recipe: TypeAlias = Literal["sandwich", "shrinking", "uniform"]
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
 Schedule: TypeAlias = Literal["cosine", "inverse-sqrt", "constant"]
+StudentLoss: TypeAlias = Literal["soft", "alpha"]
 Combine: TypeAlias = Literal["sum", "resolve"]
 Precision: TypeAlias = Literal["no", "bf16", "fp16"]
 
@@ -122,6 +123,9 @@ class TrainingConfig:
         initial_rate: the rate that a warm-up rises from.
         final_rate: the lowest rate after the warm-up; a rate, like `learning_rate`, not a share.
         label_smoothing: of the labels, 0 to 1.
+        student_loss: what the networks of ``sandwich`` learn from the largest one's outputs: their
+            ``soft`` cross entropy, or the ``alpha`` divergence
+            (`mathnas.training.losses.AlphaDivergenceLoss`).
         random_networks: networks a step of ``sandwich`` besides the largest and the smallest, and
             of the second default phase of ``shrinking``.
         combine: how the gradients of a step's networks become one: their ``sum``, or, in the
@@ -165,6 +169,7 @@ class TrainingConfig:
     initial_rate: float = 0.0
     final_rate: float = 0.0
     label_smoothing: float = 0.1
+    student_loss: StudentLoss = "soft"
     random_networks: int = 2
     combine: Combine = "sum"
     resolve_after: int = 0
@@ -197,6 +202,10 @@ class TrainingConfig:
         if self.teacher is not None and self.recipe != "shrinking":
             raise InvalidInputError(
                 f"a teacher belongs to the recipe 'shrinking', but recipe is {self.recipe!r}."
+            )
+        if self.student_loss != "soft" and self.recipe != "sandwich":
+            raise InvalidInputError(
+                f"a student_loss belongs to the recipe 'sandwich', but recipe is {self.recipe!r}."
             )
         if self.zero_residuals and self.start is not None:
             raise InvalidInputError(
@@ -376,6 +385,7 @@ _CONFIG_RULES: Mapping[str, _Rule] = {
     "initial_rate": _NOT_NEGATIVE,
     "final_rate": _NOT_NEGATIVE,
     "label_smoothing": _number("in [0, 1]", lambda v: 0 <= v <= 1),
+    "student_loss": _one_of("soft", "alpha"),
     "random_networks": _whole(0),
     "combine": _one_of("sum", "resolve"),
     "resolve_after": _whole(0),

@@ -16,7 +16,13 @@ from torch import nn
 from mathnas.nets.supernet import Supernet
 from mathnas.space import Network
 from mathnas.training.config import Phase, TrainingConfig
-from mathnas.training.losses import DistilledLoss, LabelLoss, Loss, TeacherLoss
+from mathnas.training.losses import (
+    AlphaDivergenceLoss,
+    DistilledLoss,
+    LabelLoss,
+    Loss,
+    TeacherLoss,
+)
 from mathnas.training.networks import AllowedNetworks, DrawsNetworks, extremes_of
 
 Role: TypeAlias = Literal["largest", "smallest", "random"]
@@ -55,10 +61,11 @@ def sandwich(supernet: Supernet, phase: Phase, config: TrainingConfig) -> StepRu
     smallest, largest = extremes_of(supernet)
     draw = _drawing(supernet, phase)
     first = Pass(largest, LabelLoss(config.label_smoothing), "largest", teaches=True)
-    second = Pass(smallest, TeacherLoss(), "smallest")
+    loss: Loss = AlphaDivergenceLoss() if config.student_loss == "alpha" else TeacherLoss()
+    second = Pass(smallest, loss, "smallest")
 
     def rule(rng: np.random.Generator) -> Sequence[Pass]:
-        others = [Pass(draw(rng), TeacherLoss(), "random") for _ in range(phase.networks)]
+        others = [Pass(draw(rng), loss, "random") for _ in range(phase.networks)]
         return [first, second, *others]
 
     return rule
