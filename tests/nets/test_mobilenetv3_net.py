@@ -201,6 +201,11 @@ def test_dropout_acts_only_while_training() -> None:
         assert torch.equal(net(x, network), net(x, network))
     with pytest.raises(InvalidInputError, match=r"dropout is at least 0 and below 1, but got 1\.0"):
         MobileNetV3Net(SMALL, dropout=1.0)
+    net.train().set_dropout(0.0)
+    with torch.no_grad():
+        assert torch.equal(net(x, network), net(x, network))
+    with pytest.raises(InvalidInputError, match=r"below 1, but got 1\.5"):
+        net.set_dropout(1.5)
 
 
 def test_sorting_channels_leaves_the_largest_network_as_it_is() -> None:

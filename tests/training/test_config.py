@@ -116,6 +116,12 @@ def test_files_that_say_something_else_are_refused(fields: dict[str, object], me
             {"student_loss": "alpha", "recipe": "uniform"},
             "student_loss belongs to the recipe 'sandwich', but recipe is 'uniform'",
         ),
+        ({"ema": 0.9, "average_epochs": 3}, "in one way, but got ema=0.9 and average_epochs=3"),
+        (
+            {"recipe": "shrinking", "epochs": 9, "average_epochs": 7},
+            "average_epochs is 7 and phase 'all' has 6 epochs",
+        ),
+        ({"dropout": 1.0}, r"dropout is a number in \[0, 1\) or null, but got 1.0"),
         ({"combine": "mean"}, "combine is one of sum, resolve, but got 'mean'"),
         ({"combine": "resolve", "recipe": "uniform"}, "resolved in the recipe 'sandwich'"),
         ({"resolve_after": 5}, "resolve_after belongs to combine='resolve'"),

@@ -30,6 +30,18 @@ CONFIGS = {
         recipe="uniform", epochs=7, batch_size=20, optimizer="adamw", ema=0.9, precision="bf16"
     ),
     "scaled": TrainingConfig(recipe="uniform", epochs=7, batch_size=20, precision="fp16"),
+    "resolved": TrainingConfig(
+        epochs=7,
+        batch_size=20,
+        optimizer="adamw",
+        combine="resolve",
+        resolve_after=3,
+        student_loss="alpha",
+        schedule="inverse-sqrt",
+        warmup_steps=4,
+        average_epochs=4,
+        precision="fp16",
+    ),
     "shrinking": TrainingConfig(
         recipe="shrinking", phases=PHASES, batch_size=20, ema=0.8, learning_rate=0.1
     ),

@@ -186,6 +186,24 @@ def test_residuals_are_zeroed_before_the_first_step() -> None:
         run(Choosing((1.0, 2.0)), repeated([0], 7), config)
 
 
+def test_dropout_is_set_before_the_first_step() -> None:
+    class Dropping(Choosing):
+        dropout: float | None = None
+
+        def set_dropout(self, dropout: float) -> None:
+            assert not self.runs
+            self.dropout = dropout
+
+    config = TrainingConfig(recipe="uniform", epochs=1, dropout=0.3)
+    net = Dropping((1.0, 2.0))
+    run(net, repeated([0], 7), config)
+    assert net.dropout == 0.3
+    run(net, repeated([0], 7), config.replace(dropout=None))
+    assert net.dropout == 0.3
+    with pytest.raises(InvalidInputError, match=r"0\.3, but Choosing has no .* set dropout=null"):
+        run(Choosing((1.0, 2.0)), repeated([0], 7), config)
+
+
 def test_recipe_and_combination_can_be_replaced() -> None:
     """A rule of one's own: gradients of two groups, the second turned round."""
 
@@ -321,6 +339,25 @@ def test_the_moving_average_is_what_is_left(tmp_path: Path) -> None:
         decay = min(0.5, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * weights
     torch.testing.assert_close(net.rows.detach(), average)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_mean_of_the_last_epochs_weights_is_what_is_left(epochs: int) -> None:
+    config = TrainingConfig(epochs=5, batch_size=20, average_epochs=epochs)
+    ends: list[dict[str, Tensor]] = []
+
+    def keep(progress: TrainingProgress) -> None:
+        if progress.epoch == int(progress.epoch):
+            ends.append({name: own.detach().clone() for name, own in plain.named_parameters()})
+
+    plain, averaged = small_net(), small_net()
+    last = config.replace(average_epochs=0, log_interval=1)
+    train(plain, square_data(), last, processes=ALONE, told=keep)
+    run(averaged, square_data(), config)
+    assert len(ends) == 5
+    for name, own in averaged.named_parameters():
+        mean = torch.stack([weights[name] for weights in ends[-epochs:]]).mean(0)
+        torch.testing.assert_close(own.detach(), mean)
 
 
 # ---- the whole ----------------------------------------------------------------------------------

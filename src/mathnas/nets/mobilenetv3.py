@@ -42,8 +42,6 @@ class MobileNetV3Net(ChainSupernet):
         self, space: MobileNetV3 | None = None, *, dropout: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise InvalidInputError(f"dropout is at least 0 and below 1, but got {dropout}.")
         self.space = space if space is not None else MobileNetV3()
         widths, last = self.space.widths, self.space.layers[-1].out
         self.first_conv = _conv(3, widths.stem, 3, self.space.stem_stride, nn.Hardswish())
@@ -61,7 +59,8 @@ class MobileNetV3Net(ChainSupernet):
         self.feature_mix_layer = ConvNorm(
             _plain(widths.expand, widths.mix, 1), None, nn.Hardswish()
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()
+        self.set_dropout(dropout)
         self.classifier = nn.Sequential(
             OrderedDict(linear=new_linear(widths.mix, self.space.classes))
         )
@@ -117,6 +116,16 @@ class MobileNetV3Net(ChainSupernet):
         """Let every layer with a shortcut add nothing at first: `ElasticMBConv.zero_residual`."""
         for node in range(self.space.num_nodes):
             self.layer(node).zero_residual()
+
+    def set_dropout(self, dropout: float) -> None:
+        """Drop other shares before the classifier.
+
+        Raises:
+            InvalidInputError: it is not in [0, 1).
+        """
+        if not 0 <= dropout < 1:
+            raise InvalidInputError(f"dropout is at least 0 and below 1, but got {dropout}.")
+        self.dropout.p = dropout
 
     @property
     def _first(self) -> MBConv:

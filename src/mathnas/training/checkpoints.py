@@ -1,6 +1,6 @@
 """What training needs to go on: one file, written whole or not at all.
 
-A checkpoint holds the weights, their moving average, the state of the optimiser and of the loss
+A checkpoint holds the weights, their average, the state of the optimiser and of the loss
 scale, the step, and the configuration. There is nothing else: all that is drawn is a function of
 seed and step.
 """
@@ -36,10 +36,10 @@ class Checkpoint:
         space: of the supernet.
         data: name of what is trained on.
         weights: the supernet's parameters and buffers.
-        average: the moving average of its parameters; empty without one.
+        average: of its parameters, moving or over the last epochs; empty without one.
         optimizer: its tensors, each as ``number of the parameter/name``.
         scale: state of the loss scale; empty without one.
-        averaged: steps in the moving average.
+        averaged: how often weights were taken into the average.
     """
 
     step: int

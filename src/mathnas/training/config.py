@@ -135,6 +135,10 @@ class TrainingConfig:
         clip: highest norm of a step's gradient; None does not clip.
         ema: decay of an exponential moving average of the weights, which is then what is
             evaluated and saved; None keeps none.
+        average_epochs: so many last epochs, after each of which the weights are taken: their mean
+            is what is saved (and, from the first of them on, evaluated); 0 takes the last weights.
+            Not together with `ema`.
+        dropout: given to the supernet's ``set_dropout()``; None leaves what the supernet has.
         precision: ``no`` (float32), ``bf16`` or ``fp16`` (with a loss scale).
         seed: of everything that is drawn; the initial weights have it too.
         channels_last: memory layout of images; depthwise convolutions on a CPU take half the time.
@@ -175,6 +179,8 @@ class TrainingConfig:
     resolve_after: int = 0
     clip: float | None = None
     ema: float | None = None
+    average_epochs: int = 0
+    dropout: float | None = None
     precision: Precision = "no"
     seed: int = 0
     channels_last: bool = True
@@ -220,6 +226,7 @@ class TrainingConfig:
                 )
         _check_rates(self)
         _check_combination(self)
+        _check_average(self)
 
     def plan(self) -> tuple[Phase, ...]:
         """The phases of any recipe; `sandwich` and `uniform` have one."""
@@ -354,7 +361,7 @@ _FLAG = _Rule("true or false", lambda v: isinstance(v, bool))
 _PATH = _Rule("a path", lambda v: isinstance(v, str) and v != "", optional=True)
 _RATE = _number("above 0", lambda v: v > 0)
 _NOT_NEGATIVE = _number("of at least 0", lambda v: v >= 0)
-_DECAY = _number("in [0, 1)", lambda v: 0 <= v < 1)
+_SHARE = _number("in [0, 1)", lambda v: 0 <= v < 1)
 
 _PHASE_RULES: Mapping[str, _Rule] = {
     "name": _Rule("a text", lambda v: isinstance(v, str) and v != ""),
@@ -374,9 +381,9 @@ _CONFIG_RULES: Mapping[str, _Rule] = {
     "batch_size": _whole(1),
     "optimizer": _one_of("sgd", "adamw"),
     "learning_rate": _RATE,
-    "momentum": _DECAY,
-    "beta1": _DECAY,
-    "beta2": _DECAY,
+    "momentum": _SHARE,
+    "beta1": _SHARE,
+    "beta2": _SHARE,
     "eps": _RATE,
     "weight_decay": _NOT_NEGATIVE,
     "schedule": _one_of("cosine", "inverse-sqrt", "constant"),
@@ -390,7 +397,9 @@ _CONFIG_RULES: Mapping[str, _Rule] = {
     "combine": _one_of("sum", "resolve"),
     "resolve_after": _whole(0),
     "clip": dataclasses.replace(_RATE, optional=True),
-    "ema": dataclasses.replace(_DECAY, optional=True),
+    "ema": dataclasses.replace(_SHARE, optional=True),
+    "average_epochs": _whole(0),
+    "dropout": dataclasses.replace(_SHARE, optional=True),
     "precision": _one_of("no", "bf16", "fp16"),
     "seed": _whole(0),
     "channels_last": _FLAG,
@@ -460,6 +469,20 @@ def _check_combination(config: TrainingConfig) -> None:
         raise InvalidInputError(
             f"conflicts are resolved before training ends, but resolve_after is "
             f"{config.resolve_after} and there are {epochs} epochs in all."
+        )
+
+
+def _check_average(config: TrainingConfig) -> None:
+    if config.average_epochs and config.ema is not None:
+        raise InvalidInputError(
+            f"weights are averaged in one way, but got ema={config.ema} and "
+            f"average_epochs={config.average_epochs}: leave one of the two out."
+        )
+    last = config.plan()[-1]
+    if config.average_epochs > last.epochs:
+        raise InvalidInputError(
+            f"weights are averaged over epochs of the last phase, but average_epochs is "
+            f"{config.average_epochs} and phase {last.name!r} has {last.epochs} epochs."
         )
 
 

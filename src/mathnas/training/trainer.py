@@ -99,8 +99,8 @@ def train(
     Args:
         data: what is trained on; its batches are those of this process.
         folder: for ``checkpoint.safetensors``, ``log.csv``, ``costs.json`` and at the end
-            ``supernet.safetensors`` (the moving average where there is one). All processes see the
-            same folder.
+            ``supernet.safetensors`` (the average of weights where there is one). All processes see
+            the same folder.
         processes: this process among others; by default alone on the CPU, or what torchrun says.
         recipe: what the steps of a phase are; by default that of the configuration's name.
         combine: makes one gradient of those of a step's passes; by default what the configuration
@@ -182,6 +182,10 @@ class _Trainer:
                 _check_method(supernet, "sort_channels", what)
         if config.zero_residuals:
             _check_method(supernet, "zero_residuals", "training begins with residuals of zero")
+        if config.dropout is not None:
+            what = f"training sets a dropout of {config.dropout}"
+            _check_method(supernet, "set_dropout", what, "dropout=null")
+            supernet.set_dropout(config.dropout)  # type: ignore[operator]
         self.extremes = dict(zip(("smallest", "largest"), extremes_of(supernet), strict=True))
         self.done = 0  # steps, of all phases
         self.resumed = 0  # of them, before this run
@@ -189,7 +193,7 @@ class _Trainer:
         self._earlier = 0  # of them, of earlier runs
         self.teacher: Supernet | None = None
         self.average: dict[str, Tensor] = {}
-        self.averaged = 0  # steps in it
+        self.averaged = 0  # how often weights were taken into it
         supernet.to(processes.device)
         if config.channels_last:
             _to_channels_last(supernet)
@@ -293,15 +297,29 @@ class _Trainer:
         return torch.autocast(self.processes.device.type, _TYPES.get(kind), enabled=kind in _TYPES)
 
     def _update_average(self) -> None:
+        """Take in the weights after this step, where they belong to an average."""
         decay = self.config.ema
-        if decay is None:
-            return
-        # the first steps would otherwise weigh as much as all that follow
-        decay = min(decay, (1 + self.averaged) / (_EMA_START + self.averaged))
+        if decay is not None:
+            # the first steps would otherwise weigh as much as all that follow
+            self._take_in(1 - min(decay, (1 + self.averaged) / (_EMA_START + self.averaged)))
+        elif self._ends_averaged_epoch():
+            self._take_in(1 / (1 + self.averaged))
+
+    def _ends_averaged_epoch(self) -> bool:
+        left = self.total - self.done - 1
+        epochs, within = divmod(left, self.data.batches.steps_per_epoch)
+        return within == 0 and epochs < self.config.average_epochs
+
+    def _take_in(self, share: float) -> None:
+        if not self.average:
+            self.average = self._copied_weights()
         self.averaged += 1
         with torch.no_grad():
             for name, own in self.named.items():
-                self.average[name].lerp_(own, 1 - decay)
+                self.average[name].lerp_(own, share)
+
+    def _copied_weights(self) -> dict[str, Tensor]:
+        return {name: own.detach().clone() for name, own in self.named.items()}
 
     # ---- phases -------------------------------------------------------------------------------
 
@@ -323,7 +341,7 @@ class _Trainer:
         self.optimizer = _new_optimizer(self.parameters, self.config)
         self.averaged = 0
         if self.config.ema is not None:
-            self.average = {name: own.detach().clone() for name, own in self.named.items()}
+            self.average = self._copied_weights()
 
     def _new_teacher(self) -> Supernet:
         """A frozen copy in training mode, whose batch norms use each batch's own statistics."""
@@ -345,7 +363,7 @@ class _Trainer:
     def _evaluate(self) -> Mapping[str, float]:
         if not self.average:
             return held_out_accuracies(self.supernet, self.extremes, self.data)
-        trained = {name: own.detach().clone() for name, own in self.named.items()}
+        trained = self._copied_weights()
         self._take_average()
         try:
             return held_out_accuracies(self.supernet, self.extremes, self.data)
@@ -460,8 +478,8 @@ class _Trainer:
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(dict(checkpoint.scale))
         self.averaged = checkpoint.averaged
-        if self.config.ema is not None:
-            self.average = {name: own.detach().clone() for name, own in self.named.items()}
+        if checkpoint.average:
+            self.average = self._copied_weights()
             _assign(self.average, checkpoint.average)
         self.done = checkpoint.step
         if any(span.phase.distill and span.first < self.done for span in self.spans):
@@ -562,11 +580,12 @@ class _Sums:
     began: float = field(default_factory=time.monotonic)
 
 
-def _check_method(supernet: Supernet, name: str, what: str) -> None:
-    """A setting calls the supernet's method of the same name, which there has to be."""
+def _check_method(supernet: Supernet, name: str, what: str, way_out: str | None = None) -> None:
+    """A setting calls a method of the supernet, which there has to be; most have its name."""
     if not hasattr(supernet, name):
         raise InvalidInputError(
-            f"{what}, but {type(supernet).__name__} has no {name}(): set {name}=false."
+            f"{what}, but {type(supernet).__name__} has no {name}(): "
+            f"set {way_out or name + '=false'}."
         )
 
 
