@@ -116,7 +116,7 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     again = train(two, square_data(held_out=True), config, tmp_path, processes=ALONE)
     assert (first.resumed, again.resumed) == (0, 21)
     assert same_bits(one, two)
-    assert again.accuracies == first.accuracies
+    assert again.scores == first.scores
 
 
 def test_only_the_same_training_goes_on(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_training_and_training_again(run: Run, tmp_path: Path) -> None:
     code, out, _ = run(*arguments, "--json")
     assert code == 0
     assert json.loads(out)["resumed"] == json.loads(out)["steps"] == 6
+    assert json.loads(out)["metric"] == "accuracy"
+    assert 0 < json.loads(out)["scores"]["largest"] <= 100
     code, _, err = run(*arguments, "--set", "seed=4")
     assert code == 1
     assert "begun with seed=0, but seed is 4" in err
@@ -64,6 +66,8 @@ def test_a_configuration_is_written_edited_and_used(run: Run, tmp_path: Path) ->
     [
         (("--set", "learning_rte=1"), "unknown field 'learning_rte': did you mean 'learning_rate'"),
         (("--set", "ema"), "--set is written NAME=VALUE, but got 'ema'"),
+        (("--set", "schedule=inverse-sqrt", "--set", "warmup_steps=9999"), "warmup_steps=9999"),
+        (("--set", "dropout=0.1"), "DigitsNet has no set_dropout(): set dropout=null"),
         (("--set", "precision=fp8"), "precision is one of no, bf16, fp16, but got 'fp8'"),
         (("--data", "letters"), "data to train on are digits"),
         (("--space", "fbnet"), "supernets are known for digits"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 from training_cases import ALONE, Choosing, repeated, same_bits, small_net, square_data
 
-from mathnas import InvalidInputError
+from mathnas import InvalidInputError, Network
+from mathnas.metrics import metric_named
 from mathnas.nets.digits import DigitsNet
 from mathnas.nets.files import load_supernet, load_weights, save_supernet, supernet_notes
+from mathnas.nets.supernet import Supernet
 from mathnas.training.config import Phase, TrainingConfig
 from mathnas.training.data import TrainingData
 from mathnas.training.losses import AlphaDivergenceLoss, Batch, DistilledLoss
@@ -360,6 +363,26 @@ def test_the_mean_of_the_last_epochs_weights_is_what_is_left(epochs: int) -> Non
         torch.testing.assert_close(own.detach(), mean)
 
 
+def test_the_mean_of_the_last_epochs_is_what_is_evaluated() -> None:
+    config = TrainingConfig(epochs=4, batch_size=20, average_epochs=2)
+    seen: list[dict[str, Tensor]] = []
+
+    class Watching:
+        metric = metric_named("accuracy")
+
+        def score(self, supernet: Supernet, network: Network) -> float:
+            seen.append({name: own.clone() for name, own in supernet.named_parameters()})
+            return 0.0
+
+    data, net = square_data(), small_net()
+    run(net, dataclasses.replace(data, held_out=Watching()), config)
+    plain = small_net()
+    run(plain, data, config.replace(average_epochs=0))
+    last, own = seen[-1], dict(net.named_parameters())
+    assert all(torch.equal(last[name], own[name]) for name in own)
+    assert not all(torch.equal(plain.get_parameter(name), own[name]) for name in own)
+
+
 # ---- the whole ----------------------------------------------------------------------------------
 
 
@@ -370,7 +393,7 @@ def test_training_teaches_every_network(recipe: str) -> None:
     config = TrainingConfig.from_fields({**fields, "learning_rate": 2e-2})
     report = run(net, square_data(30, held_out=True), config)
     assert not net.training
-    assert min(report.accuracies.values()) > 90
+    assert min(report.scores.values()) > 90
     net.train()
     images, labels = square_data(60).batches.epoch(0).__next__()
     with torch.no_grad():
@@ -403,7 +426,7 @@ def test_what_is_left_in_the_folder(tmp_path: Path) -> None:
         log = list(csv.DictReader(file))
     assert [row["step"] for row in log] == ["5", "6", "10", "12"]
     assert [bool(row["accuracy_largest"]) for row in log] == [False, True, False, True]
-    assert float(log[-1]["accuracy_largest"]) == report.accuracies["largest"]
+    assert float(log[-1]["accuracy_largest"]) == report.scores["largest"]
     assert all(float(row["loss_smallest"]) > 0 for row in log)
 
 

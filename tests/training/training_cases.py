@@ -18,6 +18,7 @@ from mathnas.nets.scores import LabelledImages
 from mathnas.nets.supernet import ChainSupernet
 from mathnas.training.batches import TensorBatches
 from mathnas.training.data import TrainingData
+from mathnas.training.held_out import HeldOutImages
 from mathnas.training.processes import Processes
 
 # these networks are too small to gain from more, and waiting threads would slow other tests
@@ -98,8 +99,8 @@ def square_data(
         rank=processes.rank,
         world=processes.world,
     )
-    tested = LabelledImages(*squares(90)) if held_out else None
-    return TrainingData("squares", batches, 3, (images,) if held_out else (), tested)
+    tested = HeldOutImages(LabelledImages(*squares(90)), (images,)) if held_out else None
+    return TrainingData("squares", batches, 3, held_out=tested)
 
 
 class Repeated:

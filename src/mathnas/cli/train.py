@@ -146,10 +146,13 @@ def train(
     if as_json:
         print_json(report.to_dict())
         return
-    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in report.accuracies.items())
+    held_out = ""
+    if report.metric is not None:
+        scores = (f"{name} {report.metric.format(own)}" for name, own in report.scores.items())
+        held_out = f"; {report.metric.name}: {', '.join(scores)}"
     typer.echo(
         f"{report.steps} steps" + f" (from {report.resumed})" * (report.resumed > 0) + ", "
-        f"{report.seconds:.0f} s" + f"; accuracy: {accuracies}" * bool(accuracies)
+        f"{report.seconds:.0f} s{held_out}"
     )
     typer.echo(str(Account(report.costs)))
     typer.echo(f"written: {report.file}")

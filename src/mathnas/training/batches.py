@@ -31,6 +31,9 @@ class Batches(Protocol):
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and class indices of an epoch's batches.
 
+        There is a class index for every row of logits that the supernet gives: one an image, or one
+        a token of a text, in one row of all.
+
         Args:
             number: of the epoch, from 0.
             start: the first step that is wanted; those before it are not computed.

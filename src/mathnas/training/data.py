@@ -15,6 +15,7 @@ from mathnas.images.sources import holdout
 from mathnas.nets.scores import LabelledImages
 from mathnas.training.batches import Batches, TensorBatches
 from mathnas.training.config import TrainingConfig
+from mathnas.training.held_out import HeldOut, HeldOutImages
 from mathnas.training.processes import Processes
 
 _EVALUATED = 2_000  # held-out images of an evaluation on the way
@@ -23,30 +24,26 @@ _CALIBRATING = 2_000  # images for the batch-norm statistics of one
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Batches to train on, and images to evaluate with.
+    """Batches to train on, and data to evaluate with.
 
     Attributes:
         name: as the command line names it.
         batches: what is trained on; this process's share.
         classes: how many there are.
-        calibration: batches of training images for the batch-norm statistics of an evaluation.
-        held_out: images on which accuracy is measured; None evaluates nothing.
+        calibration: batches of training inputs for the batch-norm statistics of a network that is
+            fine-tuned.
+        held_out: what networks are evaluated on; None evaluates nothing.
         notes: JSON values to keep with the trained weights, such as how inputs are normalised.
+        samples: what there is a label for, in the plural: ``images``, ``tokens``.
     """
 
     name: str
     batches: Batches
     classes: int
     calibration: Sequence[Tensor] = ()
-    held_out: LabelledImages | None = None
+    held_out: HeldOut | None = None
     notes: Mapping[str, object] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.held_out is not None and not self.calibration:
-            raise InvalidInputError(
-                "an evaluation needs batches for the batch-norm statistics, but there are held-out "
-                "images and no calibration: give both, or neither."
-            )
+    samples: str = "images"
 
 
 def training_data(
@@ -93,14 +90,15 @@ def _images(
     }
     classes = source.classes
     calibration: Sequence[Tensor] = ()
-    held_out = None
+    held_out: HeldOut | None = None
     if config.held_out:
         source, kept = holdout(source, config.held_out, config.seed)
         count = min(len(kept), _EVALUATED)
-        held_out = LabelledImages(*evaluation_tensors(kept, preprocessing, count, config.seed))
+        images = LabelledImages(*evaluation_tensors(kept, preprocessing, count, config.seed))
         calibration = calibration_batches(
             source, preprocessing, min(len(source), _CALIBRATING), seed=config.seed
         )
+        held_out = HeldOutImages(images, calibration)
     batches = ImageBatches(
         source,
         config.batch_size,
@@ -129,4 +127,5 @@ def _digits(text: str, config: TrainingConfig, processes: Processes) -> Training
         rank=processes.rank,
         world=processes.world,
     )
-    return TrainingData(text, batches, 10, images.calibration, images.held_out)
+    held_out = HeldOutImages(images.held_out, images.calibration)
+    return TrainingData(text, batches, 10, images.calibration, held_out)

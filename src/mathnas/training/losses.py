@@ -17,9 +17,9 @@ class Batch:
     """What the losses of a step see.
 
     Attributes:
-        inputs: shape (batch, ...).
-        labels: class indices, shape (batch,).
-        teacher: logits of the teacher, shape (batch, classes), without gradient; None where there
+        inputs: what the supernet takes: images of shape (batch, ...), token ids, ...
+        labels: class indices, shape (samples,): one an image, or one a token.
+        teacher: logits of the teacher, shape (samples, classes), without gradient; None where there
             is none (yet).
     """
 
@@ -29,7 +29,7 @@ class Batch:
 
 
 class Loss(Protocol):
-    """A network's logits, shape (batch, classes), to a scalar, in nats."""
+    """A network's logits, shape (samples, classes), to a scalar, in nats."""
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor: ...
 

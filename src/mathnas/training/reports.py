@@ -13,18 +13,10 @@ from typing import Any
 
 from mathnas._records import write_text
 from mathnas.errors import FileFormatError, MissingExtraError
-from mathnas.nets.batchnorm import recalibrate
-from mathnas.nets.scores import score
-from mathnas.nets.supernet import Supernet
-from mathnas.space import Network
-from mathnas.training.data import TrainingData
+from mathnas.metrics import Metric
 from mathnas.training.recipes import ROLES
 
-_COLUMNS = (
-    *("step", "epoch", "phase", "learning_rate", "images_per_second"),
-    *(f"loss_{role}" for role in ROLES),
-    *("batch_accuracy", "accuracy_smallest", "accuracy_largest"),
-)
+EXTREMES = ("smallest", "largest")  # the networks that are evaluated
 
 
 @dataclass(frozen=True)
@@ -37,11 +29,14 @@ class TrainingProgress:
         epoch: epochs done, with the fraction of the current one.
         phase: its name.
         learning_rate: of the last step.
-        images_per_second: of all processes, since the last report.
+        samples_per_second: of all processes, since the last report, if each has as many as this
+            one.
         losses: mean loss since the last report, by the networks' roles, in nats.
         batch_accuracy: of the step's first network on its last batch, percent.
-        accuracies: on held-out images, of ``smallest`` and ``largest``, percent; empty where none
-            were evaluated.
+        samples: what they are; see `TrainingData.samples`.
+        metric: of the scores; None without held-out data.
+        scores: on held-out data, of ``smallest`` and ``largest``, in the metric's unit; empty where
+            none were evaluated.
     """
 
     step: int
@@ -49,10 +44,12 @@ class TrainingProgress:
     epoch: float
     phase: str
     learning_rate: float
-    images_per_second: float
+    samples_per_second: float
     losses: Mapping[str, float]
     batch_accuracy: float
-    accuracies: Mapping[str, float] = field(default_factory=dict)
+    samples: str = "images"
+    metric: Metric | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, object]:
         """The row of ``log.csv``."""
@@ -61,35 +58,44 @@ class TrainingProgress:
             "epoch": round(self.epoch, 4),
             "phase": self.phase,
             "learning_rate": self.learning_rate,
-            "images_per_second": round(self.images_per_second, 2),
+            _speed_column(self.samples): round(self.samples_per_second, 2),
             "batch_accuracy": round(self.batch_accuracy, 2),
             **{f"loss_{role}": loss for role, loss in self.losses.items()},
-            **{f"accuracy_{name}": value for name, value in self.accuracies.items()},
         }
+        if self.metric is not None:
+            for name, value in self.scores.items():
+                values[_score_column(self.metric, name)] = value
         return values
 
     def __str__(self) -> str:
         losses = "/".join(f"{loss:.3g}" for loss in self.losses.values())
-        found = "-".join(f"{value:.1f}" for value in self.accuracies.values())
-        return (
-            f"{self.images_per_second:.3g} images/s, loss {losses}, rate {self.learning_rate:.1g}"
-            + f", {found} %" * bool(found)
+        text = (
+            f"{self.samples_per_second:.3g} {self.samples}/s, loss {losses}, "
+            f"rate {self.learning_rate:.1g}"
         )
+        if self.metric is None or not self.scores:
+            return text
+        found = "-".join(f"{value:.3g}" for value in self.scores.values())
+        return f"{text}, {found} {self.metric.unit}"
 
 
-def held_out_accuracies(
-    supernet: Supernet, networks: Mapping[str, Network], data: TrainingData
-) -> dict[str, float]:
-    """Accuracy in percent of extracted, recalibrated networks on the held-out images."""
-    if data.held_out is None:
-        return {}
-    device = next(supernet.parameters()).device
-    found = {}
-    for name, network in networks.items():
-        static = supernet.extract(network)
-        recalibrate(static, (batch.to(device) for batch in data.calibration))
-        found[name] = score(static, data.held_out).accuracy
-    return found
+def log_columns(samples: str = "images", metric: Metric | None = None) -> tuple[str, ...]:
+    """The columns of a ``log.csv``; see `TrainingProgress`."""
+    return (
+        *("step", "epoch", "phase", "learning_rate", _speed_column(samples)),
+        *(f"loss_{role}" for role in ROLES),
+        "batch_accuracy",
+        *(() if metric is None else (_score_column(metric, name) for name in EXTREMES)),
+    )
+
+
+def _speed_column(samples: str) -> str:
+    return f"{samples}_per_second"
+
+
+def _score_column(metric: Metric, name: str) -> str:
+    # loss_smallest is what the smallest network had while it was trained
+    return "held_out_" * (metric.name == "loss") + f"{metric.name}_{name}"
 
 
 class TrainingLog:
@@ -97,6 +103,7 @@ class TrainingLog:
 
     Args:
         folder: where it is.
+        columns: see `log_columns`.
         step: where training goes on; rows of later steps, which will come again, are taken out.
         tensorboard: write events for TensorBoard into ``tensorboard/`` too.
 
@@ -105,17 +112,20 @@ class TrainingLog:
         MissingExtraError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, step: int = 0, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, columns: Sequence[str], step: int = 0, *, tensorboard: bool = False
+    ) -> None:
         self.path = folder / "log.csv"
+        self.columns = columns
         self._events = _event_writer(folder / "tensorboard", step) if tensorboard else None
-        write_text(self.path, _text([_COLUMNS, *_rows_until(self.path, step)]))
+        write_text(self.path, _text([columns, *_rows_until(self.path, columns, step)]))
 
     def add(self, progress: TrainingProgress) -> None:
         """Append a row."""
         row = progress.row()
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_text([[row.get(name, "") for name in _COLUMNS]]))
+                file.write(_text([[row.get(name, "") for name in self.columns]]))
         except OSError as error:
             raise FileFormatError(f"{self.path} cannot be written: {error}.") from error
         if self._events is not None:
@@ -128,19 +138,20 @@ class TrainingLog:
             self._events.close()
 
 
-def _rows_until(path: Path, step: int) -> list[list[str]]:
+def _rows_until(path: Path, columns: Sequence[str], step: int) -> list[list[str]]:
     if not path.exists():
         return []
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, csv.Error) as error:
         raise FileFormatError(f"{path} cannot be read as a log: {error}.") from error
-    if rows and tuple(rows[0]) != _COLUMNS:
+    if rows and rows[0] != list(columns):
         raise FileFormatError(
-            f"{path} is not the log of a training: its columns are {rows[0]}. Move it away."
+            f"{path} is not the log of this training: its columns are {rows[0]}, and not "
+            f"{list(columns)}. Move it away."
         )
     # the last row may have been cut where the process was killed
-    whole = [row for row in rows[1:] if len(row) == len(_COLUMNS)]
+    whole = [row for row in rows[1:] if len(row) == len(columns)]
     return [row for row in whole if _number(row[0]) <= step]
 
 

@@ -24,6 +24,7 @@ from mathnas._interrupts import Interrupts
 from mathnas._progress import Show, progress_bar
 from mathnas.costs import COSTS_FILE, CostRecorder, RunCost, RunMeter, read_runs, write_runs
 from mathnas.errors import InvalidInputError
+from mathnas.metrics import Metric
 from mathnas.nets.files import load_tensors, load_weights, save_supernet
 from mathnas.nets.supernet import Supernet
 from mathnas.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
@@ -34,7 +35,7 @@ from mathnas.training.losses import Batch
 from mathnas.training.networks import extremes_of
 from mathnas.training.processes import Processes
 from mathnas.training.recipes import RECIPES, Combination, Pass, Recipe, StepRule, summed
-from mathnas.training.reports import TrainingLog, TrainingProgress, held_out_accuracies
+from mathnas.training.reports import EXTREMES, TrainingLog, TrainingProgress, log_columns
 from mathnas.training.schedules import RateSchedule
 from mathnas.training.seeds import derived_seed
 
@@ -54,8 +55,9 @@ class TrainingReport:
         steps: of the whole training.
         resumed: the step from which it went on, 0 where it began anew.
         seconds: of this run.
-        accuracies: of the ``smallest`` and the ``largest`` network on held-out images, percent;
-            empty without held-out images.
+        metric: of the scores; None without held-out data.
+        scores: of the ``smallest`` and the ``largest`` network on held-out data, in the metric's
+            unit; empty without such data.
         file: the supernet's file; None where no folder was given.
         costs: of every run of this training, this one last; in the supernet's file too.
     """
@@ -63,13 +65,18 @@ class TrainingReport:
     steps: int
     resumed: int
     seconds: float
-    accuracies: Mapping[str, float]
+    metric: Metric | None
+    scores: Mapping[str, float]
     file: Path | None
     costs: tuple[RunCost, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         return {
-            **dataclasses.asdict(self),
+            "steps": self.steps,
+            "resumed": self.resumed,
+            "seconds": self.seconds,
+            "metric": None if self.metric is None else self.metric.name,
+            "scores": dict(self.scores),
             "file": None if self.file is None else str(self.file),
             "costs": [cost.to_dict() for cost in self.costs],
         }
@@ -186,7 +193,7 @@ class _Trainer:
             what = f"training sets a dropout of {config.dropout}"
             _check_method(supernet, "set_dropout", what, "dropout=null")
             supernet.set_dropout(config.dropout)  # type: ignore[operator]
-        self.extremes = dict(zip(("smallest", "largest"), extremes_of(supernet), strict=True))
+        self.extremes = dict(zip(EXTREMES, extremes_of(supernet), strict=True))
         self.done = 0  # steps, of all phases
         self.resumed = 0  # of them, before this run
         self.costs: list[RunCost] = []
@@ -215,7 +222,7 @@ class _Trainer:
     ) -> TrainingReport:
         began = time.monotonic()
         self.resumed = resumed = self._restore()
-        accuracies: Mapping[str, float] = {}
+        scores: Mapping[str, float] = {}
         self._read_costs()
         with ExitStack() as stack:
             recorder = stack.enter_context(
@@ -239,19 +246,21 @@ class _Trainer:
                 if self.done % self.config.log_interval == 0 or evaluates:
                     report = self._report(span, rate)
                     if evaluates and self.processes.first:
-                        accuracies = self._evaluate()
-                        report = dataclasses.replace(report, accuracies=accuracies)
+                        scores = self._evaluate()
+                        report = dataclasses.replace(report, scores=scores)
                     tell(report)
                     self.sums = _Sums()
                 self._save_or_stop(interrupts)
         self._take_average()
         self.supernet.eval()
-        if not accuracies and self.processes.first:  # nothing was left to train
-            accuracies = held_out_accuracies(self.supernet, self.extremes, self.data)
+        if not scores and self.processes.first:  # nothing was left to train
+            scores = self._scores()
         file = self._write_supernet()
         self.processes.wait()  # a process that ends early would be taken for a failure
         seconds = time.monotonic() - began
-        return TrainingReport(self.total, resumed, seconds, accuracies, file, tuple(self.costs))
+        return TrainingReport(
+            self.total, resumed, seconds, self._metric(), scores, file, tuple(self.costs)
+        )
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         per_epoch = self.data.batches.steps_per_epoch
@@ -264,9 +273,10 @@ class _Trainer:
 
     def _step(self, inputs: Tensor, labels: Tensor, rule: StepRule, rate: float) -> None:
         seed, device = self.config.seed, self.processes.device
-        images = self.config.channels_last and inputs.ndim == 4
-        layout = torch.channels_last if images else torch.preserve_format
-        batch = Batch(inputs.to(device, memory_format=layout), labels.to(device))
+        images = inputs.ndim == 4 and inputs.is_floating_point()
+        last = images and self.config.channels_last
+        layout = torch.channels_last if last else torch.preserve_format
+        batch = Batch(inputs.to(device, memory_format=layout), labels.to(device).flatten())
         torch.manual_seed(derived_seed("step", seed, self.done, self.processes.rank))
         if self.teacher is not None:
             with torch.no_grad(), self.autocast():
@@ -274,7 +284,7 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         rng = np.random.default_rng(derived_seed("networks", seed, self.done))
         self._combination()(rule(rng), _Step(self, batch))
-        self.sums.images += len(labels) * self.processes.world
+        self.sums.samples += len(batch.labels) * self.processes.world
         self.sums.steps += 1
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -362,13 +372,35 @@ class _Trainer:
 
     def _evaluate(self) -> Mapping[str, float]:
         if not self.average:
-            return held_out_accuracies(self.supernet, self.extremes, self.data)
+            return self._scores()
         trained = self._copied_weights()
         self._take_average()
         try:
-            return held_out_accuracies(self.supernet, self.extremes, self.data)
+            return self._scores()
         finally:
             _assign(self.named, trained)
+
+    def _scores(self) -> Mapping[str, float]:
+        """Of the weights as they are, on held-out data.
+
+        Raises:
+            InvalidInputError: one is not a finite number.
+        """
+        held_out = self.data.held_out
+        if held_out is None:
+            return {}
+        training = self.supernet.training
+        self.supernet.eval()
+        with torch.no_grad():
+            scores = {
+                name: held_out.metric.check(held_out.score(self.supernet, network))
+                for name, network in self.extremes.items()
+            }
+        self.supernet.train(training)
+        return scores
+
+    def _metric(self) -> Metric | None:
+        return None if self.data.held_out is None else self.data.held_out.metric
 
     def _report(self, span: _Span, rate: float) -> TrainingProgress:
         return TrainingProgress(
@@ -377,9 +409,11 @@ class _Trainer:
             self.done / self.data.batches.steps_per_epoch,
             span.phase.name,
             rate,
-            self.sums.images / max(1e-9, time.monotonic() - self.sums.began),
+            self.sums.samples / max(1e-9, time.monotonic() - self.sums.began),
             self._mean_losses(),
             100.0 * float(self.sums.right),
+            self.data.samples,
+            self._metric(),
         )
 
     def _mean_losses(self) -> dict[str, float]:
@@ -407,7 +441,8 @@ class _Trainer:
             return
         log = None
         if self.folder is not None:
-            log = TrainingLog(self.folder, self.done, tensorboard=tensorboard)
+            columns = log_columns(self.data.samples, self._metric())
+            log = TrainingLog(self.folder, columns, self.done, tensorboard=tensorboard)
         title = f"training from step {self.done}" if self.done else "training"
         with ExitStack() as stack:
             if log is not None:
@@ -555,6 +590,11 @@ class _Step:
                 f"a supernet has an output for every class, but this one has {logits.shape[1]} "
                 f"and {trainer.data.name!r} has {trainer.data.classes} classes."
             )
+        if len(logits) != len(batch.labels):
+            raise InvalidInputError(
+                f"a supernet gives a row of logits for every label, but this one gives "
+                f"{len(logits)} for a batch of {trainer.data.name!r} with {len(batch.labels)}."
+            )
         loss = one.loss(logits, batch)
         torch.autograd.backward(trainer.scaler.scale(loss))
         logits = logits.detach()
@@ -574,7 +614,7 @@ class _Sums:
     """What has come together since the last report."""
 
     steps: int = 0
-    images: int = 0
+    samples: int = 0
     losses: dict[str, list[Tensor]] = field(default_factory=dict)
     right: Tensor = field(default_factory=lambda: torch.zeros(()))  # share of the last batch
     began: float = field(default_factory=time.monotonic)
