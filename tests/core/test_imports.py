@@ -13,7 +13,10 @@ import pytest
 import mathnas
 
 ROOT = Path(mathnas.__file__).parent
-OPTIONAL = ("torch", "pydantic", "typer", "rich", "pooch", "scipy", "sklearn", "onnx", "pytest")
+OPTIONAL = (
+    *("torch", "pydantic", "typer", "rich", "pooch", "scipy", "sklearn", "onnx", "pytest"),
+    *("sentencepiece", "sacrebleu"),
+)
 
 # Each room with the rooms that it may use: what it needs, or what those need in turn.
 FLOW: dict[str, tuple[str, ...]] = {
@@ -51,7 +54,7 @@ FLOW: dict[str, tuple[str, ...]] = {
 }
 DOWNSTREAM = {
     *("spaces", "datasets", "nets", "images", "training", "baselines", "devices", "demo", "cli"),
-    *("runtime", "report"),
+    *("runtime", "report", "text"),
 }
 # What every module of the runtime may use outside it, and what the few use besides that load parts
 # into an engine, or make a package for one.
@@ -73,6 +76,7 @@ RUNTIME_ENGINES = {
         "nets.supernet",
     },
 }
+TEXT = {"errors", "_files", "_records", "datasets", "metrics", "nets", "space"}
 CORE = {
     *FLOW,
     *("fitting", "refinement", "regression", "study", "runner", "transfer", "trials"),
@@ -111,6 +115,7 @@ def test_importing_mathnas_loads_numpy_and_nothing_else_from_outside() -> None:
     [
         *("table", "search", "spaces", "fitting", "runner", "study", "space", "baselines"),
         *("runtime.serving", "runtime.controller", "runtime.decisions", "runtime.simulation"),
+        *("text.vocabulary", "text.corpus", "text.bleu"),
         *("runtime.dynamic", "runtime.loading"),  # on the device, before its engine is known
     ],
 )
@@ -122,7 +127,8 @@ def test_the_command_line_starts_without_any_extra() -> None:
     """What runs networks (torch, onnxruntime and the like) is loaded by the command that needs it;
     typer, rich, pydantic and pooch come with every installation."""
     extras = {"torch", "onnx", "onnxruntime", "onnxscript", "openvino", "pyarrow", "safetensors"}
-    assert loaded_by("import mathnas.cli").isdisjoint({*extras, "scipy", "sklearn", "pytest"})
+    others = {"scipy", "sklearn", "pytest", "sentencepiece", "sacrebleu"}
+    assert loaded_by("import mathnas.cli").isdisjoint({*extras, *others})
 
 
 def test_the_command_line_starts_without_what_serves() -> None:
@@ -242,6 +248,12 @@ def test_only_the_engines_of_the_runtime_know_networks_and_devices(name: str) ->
     if own not in RUNTIME_ENGINES:
         loaded = imports_of(name, at_start=True)
         assert loaded.isdisjoint({f"mathnas.runtime.{engine}" for engine in RUNTIME_ENGINES})
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "text"])
+def test_text_knows_networks_and_public_data_alone(name: str) -> None:
+    used = {room(other) for other in imports_of(name, at_start=False)}
+    assert used - {""} <= {"text", *TEXT}, f"{name} imports {sorted(used)}"
 
 
 def users_of(upstream: str) -> set[str]:
