@@ -115,6 +115,7 @@ def train(
         typer.echo(f"written: {write_config}", err=as_json)
         return
     supernet = supernet_for(space_named(space), seed=chosen.seed)
+    _check_inputs(data, space, supernet.vocabulary_size is not None)
     processes = Processes.join(device)
     if threads is not None:
         set_torch_threads(threads)
@@ -123,6 +124,8 @@ def train(
         chosen,
         processes,
         resolution=supernet.resolution,
+        vocabulary_size=supernet.vocabulary_size,
+        folder=out,
         show=progress_of(as_json),
     )
     try:
@@ -156,6 +159,17 @@ def train(
     )
     typer.echo(str(Account(report.costs)))
     typer.echo(f"written: {report.file}")
+
+
+def _check_inputs(data: str, space: str, translates: bool) -> None:
+    from mathnas.text.corpus import is_parallel
+
+    if is_parallel(data) != translates:
+        wanted, given = ("sentence pairs", "images")[:: 1 if translates else -1]
+        raise InvalidInputError(
+            f"a supernet is trained on what it takes, for {space} {wanted}, but {data} is of "
+            f"{given}: name other data, or another space."
+        )
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:

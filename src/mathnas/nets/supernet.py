@@ -55,6 +55,12 @@ class Supernet(nn.Module, ABC):
         found = getattr(self.space, "resolution", None)
         return found if isinstance(found, int) else None
 
+    @property
+    def vocabulary_size(self) -> int | None:
+        """How many tokens its sentences are of, as its space says; None where inputs are images."""
+        found = getattr(self.space, "vocabulary", None)
+        return found if isinstance(found, int) else None
+
     @abstractmethod
     def forward(self, x: Tensor, network: Network) -> Tensor:
         """Run one network on the shared weights: input to logits of shape (batch, classes)."""

@@ -108,7 +108,8 @@ class TrainingConfig:
         epochs: of all phases together; 30 where it is None and there are no phases.
         phases: of ``shrinking``; by default the largest network alone for a third of the epochs,
             then all networks. They tell their own epochs.
-        batch_size: of a step, all processes together.
+        batch_size: of a step, all processes together: images, or tokens where sentences are
+            translated, of sources and of targets each, padding counted.
         optimizer: ``sgd`` (with Nesterov momentum) or ``adamw``.
         learning_rate: highest rate.
         momentum: of ``sgd``.
@@ -142,14 +143,17 @@ class TrainingConfig:
         precision: ``no`` (float32), ``bf16`` or ``fp16`` (with a loss scale).
         seed: of everything that is drawn; the initial weights have it too.
         channels_last: memory layout of images; depthwise convolutions on a CPU take half the time.
-        held_out: training images that are kept from training, the same share of every class, to
-            evaluate with; data that come with a part for that ignore it. 0 evaluates nothing.
+        held_out: training images (the same share of every class) or sentence pairs that are kept
+            from training, to evaluate with; data that come with a part for that ignore it. 0
+            evaluates nothing.
         zero_residuals: call the supernet's ``zero_residuals()`` first, so that blocks with a
             shortcut add nothing at the start, and deep networks learn as early as shallow ones
             (Goyal et al., 2017; BigNAS); of random weights only.
         start: supernet file whose weights training starts from; None starts from random ones.
         teacher: supernet file whose largest network teaches in ``shrinking``; None takes the
             supernet as it is when the first phase that distils begins.
+        vocabulary: file of `mathnas.text.vocabulary.Vocabulary.save`, or a ``dict.txt`` of
+            fairseq's, for sentences; None learns one from those that are trained on.
         checkpoint_interval: steps.
         log_interval: steps.
         evaluation_interval: epochs between evaluations of the smallest and the largest network; 0
@@ -188,6 +192,7 @@ class TrainingConfig:
     zero_residuals: bool = False
     start: str | None = None
     teacher: str | None = None
+    vocabulary: str | None = None
     checkpoint_interval: int = 200
     log_interval: int = 20
     evaluation_interval: int = 1
@@ -407,6 +412,7 @@ _CONFIG_RULES: Mapping[str, _Rule] = {
     "zero_residuals": _FLAG,
     "start": _PATH,
     "teacher": _PATH,
+    "vocabulary": _PATH,
     "checkpoint_interval": _whole(1),
     "log_interval": _whole(1),
     "evaluation_interval": _whole(0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from mathnas.images import known
 from mathnas.images.loader import ImageBatches, calibration_batches, evaluation_tensors
 from mathnas.images.sources import holdout
 from mathnas.nets.scores import LabelledImages
+from mathnas.text import corpus
 from mathnas.training.batches import Batches, TensorBatches
 from mathnas.training.config import TrainingConfig
 from mathnas.training.held_out import HeldOut, HeldOutImages
@@ -52,13 +54,18 @@ def training_data(
     processes: Processes,
     *,
     resolution: int | None = None,
+    vocabulary_size: int | None = None,
+    folder: Path | None = None,
     show: Show = None,
 ) -> TrainingData:
     """The data that a command line names.
 
     Args:
-        text: ``digits``, or what `mathnas.images.known.open_images` reads.
+        text: ``digits``, or what `mathnas.images.known.open_images` or
+            `mathnas.text.corpus.open_parallel` reads.
         resolution: side of the inputs; that of the data's preprocessing where it is None.
+        vocabulary_size: tokens of sentences; see `mathnas.training.translation`.
+        folder: of the training, for what is kept of the data.
         show: whether progress is shown.
 
     Raises:
@@ -67,11 +74,18 @@ def training_data(
     """
     if text == "digits":
         return _digits(text, config, processes)
+    if corpus.is_parallel(text):
+        # it makes what is defined here
+        from mathnas.training.translation import translation_data
+
+        return translation_data(
+            text, config, processes, folder=folder, vocabulary_size=vocabulary_size
+        )
     if text.partition(":")[0] not in known.TRAINING_KINDS:
-        kinds = ", ".join(known.TRAINING_KINDS)
+        kinds = ", ".join((*known.TRAINING_KINDS, *corpus.KINDS))
         raise InvalidInputError(
-            f"data to train on are digits, {kinds} (folder and parquet with :PATH), but got "
-            f"{text!r}."
+            f"data to train on are digits, {kinds} (folder and parquet with :PATH, text with "
+            f":TRAIN.src,TRAIN.tgt), but got {text!r}."
         )
     return _images(text, config, processes, resolution, show)
 
