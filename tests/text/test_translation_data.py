@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,7 +175,34 @@ def test_the_trainer_learns_to_translate(files: str) -> None:
     data = read(files)
     supernet = BagNet(SIZE)
     before = sentences(data).score(supernet, (1,))
-    report = train(supernet, dataclasses.replace(data, held_out=None), CONFIG.replace(epochs=12))
+    report = train(supernet, data, CONFIG.replace(epochs=12))
     assert report.steps == 12 * data.batches.steps_per_epoch
     blind, reads = (sentences(data).score(supernet, network) for network in ((0,), (1,)))
     assert reads < blind < before
+    assert report.scores == {"smallest": blind, "largest": reads}
+    assert (data.samples, report.metric) == ("tokens", sentences(data).metric)
+
+
+def test_two_processes_share_pairs_and_vocabulary(files: str, tmp_path: Path) -> None:
+    CONFIG.save(tmp_path / "config.json")
+    script = Path(__file__).parent / "scripts" / "train_pairs.py"
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *(str(script), files, "config.json"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"seen{i}.json").read_text()) for i in range(2))
+    assert first["pairs"] + second["pairs"] == 250
+    assert first["weights"] == second["weights"]
+    assert first["vocabulary"] == second["vocabulary"]
+    kept = Vocabulary.load(tmp_path / "out" / VOCABULARY_FILE)
+    assert kept.fingerprint == first["vocabulary"]["sha256"]
