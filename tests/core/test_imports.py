@@ -76,7 +76,10 @@ RUNTIME_ENGINES = {
         "nets.supernet",
     },
 }
-TEXT = {"errors", "_files", "_records", "datasets", "metrics", "nets", "space"}
+TEXT = {
+    *("errors", "_files", "_records", "_threads", "datasets", "evaluation", "metrics", "nets"),
+    "space",
+}
 CORE = {
     *FLOW,
     *("fitting", "refinement", "regression", "study", "runner", "transfer", "trials"),

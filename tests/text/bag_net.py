@@ -27,10 +27,10 @@ class Bag(nn.Module):
         return self.run(inputs, self.reads)
 
     def run(self, inputs: Tensor, reads: bool) -> Tensor:
-        hidden = self.before(inputs[1])
+        hidden = self.before(inputs[:, 1])
         if reads:
-            hidden = hidden + self.source(inputs[0]).sum(1, keepdim=True)
-        logits: Tensor = self.out(torch.tanh(hidden[inputs[1] != PAD]))
+            hidden = hidden + self.source(inputs[:, 0]).sum(1, keepdim=True)
+        logits: Tensor = self.out(torch.tanh(hidden[inputs[:, 1] != PAD]))
         return logits
 
 

@@ -42,11 +42,11 @@ def batches_of(
 def unpacked(inputs: Tensor, labels: Tensor) -> Pairs:
     """The pairs of a batch, from its inputs and labels; every rule of the packing is checked."""
     assert inputs.dtype == labels.dtype == torch.int64
-    _, count, length = inputs.shape
+    count, _, length = inputs.shape
     assert int((inputs != PAD).sum(2).max()) == length
     rest = labels.tolist()
     found = []
-    for source, before in zip(*inputs.tolist(), strict=True):
+    for source, before in inputs.tolist():
         sizes = [length - row.count(PAD) for row in (source, before)]
         assert source[sizes[0] :] == [PAD] * (length - sizes[0])
         assert before[sizes[1] :] == [PAD] * (length - sizes[1])
@@ -63,10 +63,10 @@ def unpacked(inputs: Tensor, labels: Tensor) -> Pairs:
 
 def test_a_batch_by_hand() -> None:
     inputs, labels = packed([[4, 5, 2], [6, 2]], [[7, 2], [8, 9, 4, 2]])
-    assert inputs.tolist() == [[[4, 5, 2, 1], [6, 2, 1, 1]], [[2, 7, 1, 1], [2, 8, 9, 4]]]
+    assert inputs.tolist() == [[[4, 5, 2, 1], [2, 7, 1, 1]], [[6, 2, 1, 1], [2, 8, 9, 4]]]
     assert labels.tolist() == [7, 2, 8, 9, 4, 2]
     # what follows each position that is no padding
-    assert int((inputs[1] != PAD).sum()) == len(labels)
+    assert int((inputs[:, 1] != PAD).sum()) == len(labels)
 
 
 @given(PAIRS)

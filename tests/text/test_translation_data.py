@@ -24,12 +24,11 @@ from torch.nn import functional
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.text.batches import packed
 from mathnas.text.held_out import HeldOutSentences
-from mathnas.text.vocabulary import Vocabulary
+from mathnas.text.vocabulary import VOCABULARY_FILE, Vocabulary
 from mathnas.training.config import TrainingConfig
 from mathnas.training.data import TrainingData, training_data
 from mathnas.training.processes import Processes
 from mathnas.training.trainer import train
-from mathnas.training.translation import VOCABULARY_FILE
 
 ALONE = Processes(torch.device("cpu"))
 SIZE = 80
@@ -101,8 +100,8 @@ def test_pairs_are_held_out_and_never_trained_on(files: str) -> None:
     assert data.notes["languages"] == ["en", "de"]
     assert data.notes["held_out"] == 50
     assert data.notes["sentences"] == {"trained": 250, "cut": 0, "empty": 0}
-    trained = sum(inputs.shape[1] for inputs, _ in data.batches.epoch(0))
-    kept = sum(inputs.shape[1] for inputs, _ in sentences(data).batches)
+    trained = sum(len(inputs) for inputs, _ in data.batches.epoch(0))
+    kept = sum(len(inputs) for inputs, _ in sentences(data).batches)
     assert (trained, kept) == (250, 50)
     assert read(files, CONFIG.replace(held_out=0)).held_out is None
 
@@ -110,8 +109,8 @@ def test_pairs_are_held_out_and_never_trained_on(files: str) -> None:
 def test_a_part_to_validate_with_is_taken_whole(files: str, tmp_path: Path) -> None:
     valid = write_pairs(tmp_path, "valid", translated(20, seed=9))
     data = read(f"{files},{valid}")
-    assert sum(inputs.shape[1] for inputs, _ in data.batches.epoch(0)) == 300
-    assert sum(inputs.shape[1] for inputs, _ in sentences(data).batches) == 20
+    assert sum(len(inputs) for inputs, _ in data.batches.epoch(0)) == 300
+    assert sum(len(inputs) for inputs, _ in sentences(data).batches) == 20
     assert data.notes["held_out"] == 0
 
 

@@ -43,7 +43,7 @@ class Successor(Supernet):
         self.tables = nn.Parameter(0.1 * torch.randn(2, WORDS, WORDS, generator=generator))
 
     def forward(self, x: Tensor, network: Network) -> Tensor:
-        _, before = x  # source and target, each of shape (batch, length)
+        _, before = x.unbind(1)  # source and target, each of shape (batch, length)
         return self.tables[network[0]][before.flatten()]
 
     def extract(self, network: Network) -> nn.Module:
@@ -51,10 +51,10 @@ class Successor(Supernet):
 
 
 def texts(count: int, length: int = 4) -> tuple[Tensor, Tensor]:
-    """Inputs of shape (2, batch, length); the word that comes next is two further on."""
+    """Inputs of shape (batch, 2, length); the word that comes next is two further on."""
     first = torch.arange(count).unsqueeze(1)
     before = (first + 2 * torch.arange(length)) % WORDS
-    return torch.stack([before, before]), (before + 2) % WORDS
+    return torch.stack([before, before], 1), (before + 2) % WORDS
 
 
 class Texts:

@@ -83,10 +83,14 @@ class SupernetFile:
     def inputs(self, images: ChosenImages | None) -> dict[str, object]:
         """What its notes say of its inputs, for files that are made of it; the preprocessing is
         that of `images`, where they have one."""
-        notes = {k: v for k, v in self.notes.items() if k in ("data", "preprocessing")}
+        notes = {k: v for k, v in self.notes.items() if k in _OF_INPUTS}
         if images is not None and images.preprocessing is not None:
             notes["preprocessing"] = images.preprocessing
         return notes
+
+
+# notes that say what a network's inputs are
+_OF_INPUTS = ("data", "preprocessing", "vocabulary", "languages")
 
 
 def identity(path: Path, sha256: str) -> str:

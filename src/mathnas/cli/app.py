@@ -36,6 +36,7 @@ from mathnas.cli import (
     spaces,
     train,
     transfer,
+    translate,
     validate,
 )
 from mathnas.errors import MathNASError
@@ -66,6 +67,7 @@ for module in (
     refine,
     train,
     extract,
+    translate,
     deploy,
     run,
     replay,

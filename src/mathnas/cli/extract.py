@@ -149,8 +149,8 @@ def extract(
     with needing("extracting networks", "train"):
         from mathnas.nets.cards import ModelCard
         from mathnas.nets.export import check_suffix, export_network
-        from mathnas.nets.inputs import example_inputs
-    check_suffix(output)
+        from mathnas.nets.inputs import GivesExamples, example_inputs
+    suffix = check_suffix(output)
     wanted = read_measures(measure)
     saved = None if answer is None else SavedAnswer.read(answer)
     file = supernet_of_study(supernet, study_path)
@@ -168,9 +168,13 @@ def extract(
     finetuning = Finetuning(
         finetune_epochs, distill, learning_rate, optimizer, images_a_step, device, seed
     )
-    choice = _images_choice(
-        data or file.data, calibration, count, test, resolution, keep_statistics
-    )
+    choice = None
+    if isinstance(file.supernet, GivesExamples):
+        wanted = _of_no_images(wanted, suffix, data)
+    else:
+        choice = _images_choice(
+            data or file.data, calibration, count, test, resolution, keep_statistics
+        )
     wanted = _possible(wanted, choice, finetuning)
     labels = bool({"accuracy", "loss"} & set(wanted))
     images = None if choice is None else choose_images(choice, file.notes, accuracy=labels)
@@ -261,6 +265,25 @@ def _trained_at(notes: Mapping[str, object]) -> int | None:
     record = notes.get("preprocessing")
     value = record.get("resolution") if isinstance(record, Mapping) else None
     return value if isinstance(value, int) else None
+
+
+def _of_no_images(wanted: tuple[str, ...] | None, suffix: str, data: str | None) -> tuple[str, ...]:
+    """What is measured of a network that reads no images: nothing here.
+
+    Raises:
+        InvalidInputError: something is asked for that images are needed for.
+    """
+    if suffix != ".safetensors":
+        raise InvalidInputError(
+            f"a translator runs in steps, which {suffix} files do not hold: name a .safetensors "
+            "file, and export its graphs with mathnas.nets.translation_graphs."
+        )
+    if wanted or data is not None:
+        raise InvalidInputError(
+            "accuracy and latency are measured here of networks for images: leave --measure and "
+            "--data out, and see mathnas translate --references."
+        )
+    return ()
 
 
 def _possible(

@@ -109,7 +109,13 @@ class SubTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `SuperTransformerNet.forward`."""
-        return _taught(self.encoder, self.decoder, x, self.encoder_choices, self.decoder_choices)
+        source, target = x.unbind(1)
+        return self.foretell(target, self.encode(source))
+
+    def foretell(self, target: Tensor, memory: Memory) -> Tensor:
+        """Logits of what follows each token of targets that are there: what the decoder reads,
+        shape (batch, target), to shape (tokens, vocabulary), without padding."""
+        return self.decoder.foretell(target, memory, self.decoder_choices)
 
     def encode(self, source: Tensor) -> Memory:
         """Source sentences, token ids of shape (batch, source), once for all targets."""
@@ -163,7 +169,7 @@ class SuperTransformerNet(Supernet):
         """Sentence pairs to logits of the targets' next tokens.
 
         Args:
-            x: token ids, shape (2, batch, length): sources, ending in `END`, and what the decoder
+            x: token ids, shape (batch, 2, length): sources, ending in `END`, and what the decoder
                 reads, `END` and then the targets; all filled up with `PAD`.
 
         Returns:
@@ -171,7 +177,8 @@ class SuperTransformerNet(Supernet):
             padding, sentence by sentence.
         """
         encoder, decoder = self.choices(network)
-        return _taught(self.encoder, self.decoder, x, encoder, decoder)
+        source, target = x.unbind(1)
+        return self.decoder.foretell(target, self.encoder(source, encoder), decoder)
 
     def choices(
         self, network: Sequence[int | str]
@@ -217,8 +224,8 @@ class SuperTransformerNet(Supernet):
         the same each time."""
         generator = torch.Generator().manual_seed(0)
         length = max(self.space.source, self.space.target)
-        x = torch.full((2, batch, length), PAD)
-        for row, own in zip(x, (self.space.source, self.space.target), strict=True):
+        x = torch.full((batch, 2, length), PAD)
+        for row, own in zip(x.unbind(1), (self.space.source, self.space.target), strict=True):
             words = torch.randint(
                 min(UNKNOWN, self.space.vocabulary - 1),
                 self.space.vocabulary,
@@ -226,9 +233,9 @@ class SuperTransformerNet(Supernet):
                 generator=generator,
             )
             row[:, : own - 1] = words
-        x[0, :, self.space.source - 1] = END
-        x[1, :, 1:] = x[1, :, :-1].clone()
-        x[1, :, 0] = END
+        x[:, 0, self.space.source - 1] = END
+        x[:, 1, 1:] = x[:, 1, :-1].clone()
+        x[:, 1, 0] = END
         return x
 
     def set_dropout(self, share: float) -> None:
@@ -289,6 +296,7 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, source: Tensor, choices: Sequence[EncoderChoice]) -> Memory:
         """Token ids of shape (batch, source) through all layers, each as its choice says."""
+        source = _trimmed(source)
         padding = source == PAD
         # a graph for one length without padding has no mask
         real = ~padding if not torch.compiler.is_exporting() and bool(padding.any()) else None
@@ -341,6 +349,11 @@ class TransformerDecoder(nn.Module):
         for layer, choice in _present(self.layers, choices):
             x = layer(x, memory, choice)
         return cast(Tensor, x)
+
+    def foretell(self, target: Tensor, memory: Memory, choices: Sequence[DecoderChoice]) -> Tensor:
+        """See `SubTransformer.foretell`."""
+        target = _trimmed(target)
+        return self.logits(self(target, memory, choices)[target != PAD])
 
     def start(
         self, memory: Memory, choices: Sequence[DecoderChoice], beam: int = 1
@@ -567,20 +580,10 @@ def _parts(
     return encoder, decoder
 
 
-def _taught(
-    encoder: TransformerEncoder,
-    decoder: TransformerDecoder,
-    x: Tensor,
-    encoder_choices: Sequence[EncoderChoice],
-    decoder_choices: Sequence[DecoderChoice],
-) -> Tensor:
-    source, target = (_trimmed(tokens) for tokens in x)
-    features = decoder(target, encoder(source, encoder_choices), decoder_choices)
-    return decoder.logits(features[target != PAD])
-
-
 def _trimmed(tokens: Tensor) -> Tensor:
-    """Without the columns at the end that are padding in all rows."""
+    """Without the columns at the end that are padding in all rows; a graph takes what it gets."""
+    if torch.compiler.is_exporting():
+        return tokens
     used = int((tokens != PAD).sum(1).max())
     return tokens[:, :used]
 

@@ -30,10 +30,10 @@ def packed(
         source_ids, target_ids: ids of each sentence, ``</s>`` at their ends.
 
     Returns:
-        Inputs, int64 of shape (2, sentences, length), ``<pad>`` behind each sentence: the source
+        Inputs, int64 of shape (sentences, 2, length), ``<pad>`` behind each sentence: the source
         ids, and what the decoder is given, ``</s>`` and then the target ids but their last. Labels,
         int64 of shape (tokens,): the target ids one sentence after another, that is what follows at
-        the positions of ``inputs[1]`` without ``<pad>``, row by row.
+        the positions of ``inputs[:, 1]`` without ``<pad>``, row by row.
 
     Raises:
         InvalidInputError: there are no pairs, a sentence has no translation, does not end with
@@ -51,11 +51,11 @@ def packed(
                 f"{list(ids)}."
             )
     length = max(map(len, (*source_ids, *target_ids)))
-    inputs = np.full((2, len(source_ids), length), PAD, np.int64)
+    inputs = np.full((len(source_ids), 2, length), PAD, np.int64)
     for row, (source, target) in enumerate(zip(source_ids, target_ids, strict=True)):
-        inputs[0, row, : len(source)] = source
-        inputs[1, row, 0] = END
-        inputs[1, row, 1 : len(target)] = target[:-1]
+        inputs[row, 0, : len(source)] = source
+        inputs[row, 1, 0] = END
+        inputs[row, 1, 1 : len(target)] = target[:-1]
     labels = np.concatenate([np.asarray(ids, np.int64) for ids in target_ids])
     return torch.from_numpy(inputs), torch.from_numpy(labels)
 

@@ -116,6 +116,15 @@ def read_parallel(
     return ParallelText(tuple(found[0]), tuple(found[1]), languages or named, dropped)
 
 
+def read_sentences(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 file, which may be ``.gz``; an empty line is an empty sentence.
+
+    Raises:
+        FileFormatError: the file cannot be read, or is no text; says where.
+    """
+    return list(read_lines(Path(path)))
+
+
 def open_parallel(text: str, split: Split = "train") -> ParallelText:
     """Parallel text by name.
 

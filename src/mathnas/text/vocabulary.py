@@ -22,6 +22,8 @@ from mathnas.text._lines import read_lines
 START, PAD, END, UNKNOWN = range(4)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
+VOCABULARY_FILE = "vocabulary.model"
+"""Its name in the folder of a training, and beside networks that were extracted."""
 _FORMAT, _VERSION = "mathnas-vocabulary", 1
 _MAX_BYTES = 64 * 2**20
 _LONGEST_LINE = 2**16  # bytes; longer lines are no sentences to learn from

@@ -8,12 +8,11 @@ from mathnas.errors import InvalidInputError
 from mathnas.text.batches import LONGEST, TokenBatches
 from mathnas.text.corpus import ParallelText, has_part, open_parallel
 from mathnas.text.held_out import HeldOutSentences
-from mathnas.text.vocabulary import Vocabulary
+from mathnas.text.vocabulary import VOCABULARY_FILE, Vocabulary
 from mathnas.training.config import TrainingConfig
 from mathnas.training.data import TrainingData
 from mathnas.training.processes import Processes
 
-VOCABULARY_FILE = "vocabulary.model"
 VOCABULARY_SIZE = 8_000
 _EVALUATED = 2_000  # held-out pairs of an evaluation on the way
 

@@ -24,7 +24,7 @@ def main() -> None:
     for tensor in supernet.state_dict().values():
         digest.update(tensor.numpy().tobytes())
     record = {
-        "pairs": sum(inputs.shape[1] for inputs, _ in data.batches.epoch(0)),
+        "pairs": sum(len(inputs) for inputs, _ in data.batches.epoch(0)),
         "vocabulary": data.notes["vocabulary"],
         "weights": digest.hexdigest(),
     }
