@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mathnas.baselines._driver import Wanted
-from mathnas.baselines.ofa_finder import Predictions, ofa_search
+from mathnas.baselines.ofa_finder import ofa_search
+from mathnas.baselines.predictions import ByMetric, Predictions
 from mathnas.baselines.predictor import Predictor
 from mathnas.errors import MissingExtraError
 from mathnas.evaluation import Evaluator
@@ -47,7 +48,7 @@ def learned_search(
         for metric, own in values.items():
             predictors[metric] = make(study.space, metric == objective, seed)
             predictors[metric].fit(known, np.array(own))
-        return _Learned(study.space, predictors)
+        return ByMetric(study.space, predictors)
 
     return ofa_search(study, evaluator, fit=fit, **wanted)
 
@@ -110,17 +111,6 @@ def _with_torch(make: Make, study: Study, evaluator: Evaluator, wanted: Wanted) 
             "a predictor is trained with PyTorch: pip install 'mathnas[torch]'."
         ) from error
     return learned_search(study, evaluator, make=make, **wanted)
-
-
-@dataclass(frozen=True)
-class _Learned:
-    """Predictors of several metrics, as a finder asks them."""
-
-    space: SearchSpace
-    predictors: Mapping[str, Predictor]
-
-    def predict(self, networks: npt.ArrayLike, metric: str) -> Floats:
-        return self.predictors[metric].predict(self.space.check_many(networks))
 
 
 @dataclass(frozen=True)

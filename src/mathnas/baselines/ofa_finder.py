@@ -10,19 +10,21 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mathnas.baselines._driver import Proposals, Wanted, drive
+from mathnas.baselines._genome import Genome
 from mathnas.baselines._permitted import draw
+from mathnas.baselines.predictions import Predictions, keep, predicted_limits
 from mathnas.errors import InvalidInputError, MathNASWarning
 from mathnas.evaluation import Evaluator
 from mathnas.metrics import Floats
-from mathnas.search import Limit, Rule, read_limits
+from mathnas.search import Limit, Rule
 from mathnas.search.limits import Limits
-from mathnas.space import Indices, Network, SearchSpace, network_text
+from mathnas.space import Indices, Network, network_text
 from mathnas.study import Study
 from mathnas.table import BlockTable
 from mathnas.trials import Outcome, Trials
@@ -33,20 +35,6 @@ if TYPE_CHECKING:
 
 _LEAST = 3  # networks that a regression needs
 _DRAWS = 100  # times that a first population or a generation is drawn anew, at most
-
-
-class Predictions(Protocol):
-    """Predicts values of metrics; a `BlockTable` is one."""
-
-    @property
-    def space(self) -> SearchSpace:
-        """The space of the networks."""
-        ...
-
-    def predict(self, networks: npt.ArrayLike, metric: str) -> Floats:
-        """Values of networks of shape (k, m), shape (k,)."""
-        ...
-
 
 Fit: TypeAlias = "Callable[[Sequence[Network], Mapping[str, Sequence[float]]], Predictions]"
 
@@ -139,20 +127,26 @@ def ofa_finder(
             "a mutation probability is in [0, 1] and generations are at least 0, but got "
             f"{mutation_probability} and {generations}."
         )
-    finder = _Finder(table, name, maximize is not None, _read(limits, table), rules, seed, count)
-    alive, losses = finder.first(population)
+    read = predicted_limits(limits, table)
+    finder = _Finder(table, name, maximize is not None, read, rules, seed, count)
+    genome, rng = finder.genome, finder.rng
+    alive, losses = finder.feasible(partial(genome.drawn, rng=rng), population)
     for _ in range(generations if len(alive) else 0):
         best = np.argsort(losses, kind="stable")[:parents]
         elders = alive[best]
-        mutated = finder.feasible(partial(finder.mutants, elders, mutation_probability), mutants)
-        crossed = finder.feasible(partial(finder.crossed, elders), population - mutants)
-        alive = np.concatenate([elders, mutated[0], crossed[0]])
-        losses = np.concatenate([losses[best], mutated[1], crossed[1]])
+        mutated = partial(genome.mutants, elders, mutation_probability, rng=rng)
+        crossed = partial(genome.crossed, elders, rng=rng)
+        children = [
+            finder.feasible(mutated, mutants),
+            finder.feasible(crossed, population - mutants),
+        ]
+        alive = np.concatenate([elders, *(genes for genes, _ in children)])
+        losses = np.concatenate([losses[best], *(own for _, own in children)])
     return finder.finding(generations if len(alive) else 0)
 
 
 class _Finder:
-    """Draws, predicts and remembers; networks are rows of arrays, losses are less for better."""
+    """Draws until rules and limits hold, predicts and remembers; losses are less for better."""
 
     def __init__(
         self,
@@ -165,108 +159,35 @@ class _Finder:
         count: int,
     ) -> None:
         self.predictor, self.space = predictor, predictor.space
+        self.genome = Genome(self.space)
         self.metric, self.upwards = metric, upwards
         self.limits, self.rules, self.count = limits, rules, count
         self.rng = np.random.default_rng(seed)
-        self.sizes = np.array(self.space.sizes)
         self.predicted = 0
         self.seen: dict[Network, float] = {}  # the best ones and their losses
 
-    # ---- what is drawn -----------------------------------------------------------------------
-
-    def first(self, size: int) -> tuple[Indices, Floats]:
-        """Random feasible networks; fewer where they are rare."""
-        return self.feasible(self.drawn, size)
-
-    def drawn(self, size: int) -> Indices:
-        """Networks with each node's block and each stage's depth drawn by itself, so that shallow
-        ones are as frequent as deep ones (uniform over networks they would be one in thousands)."""
-        rows = self._present((size, self.space.num_nodes))
-        for rule in self.space.depth_rules:
-            depth = self.rng.integers(len(rule.nodes) + 1, size=size)
-            self._set_depth(rows, rule.nodes, rule.absent, depth, rows)
-        return rows
-
-    def mutants(self, parents: Indices, probability: float, size: int) -> Indices:
-        """Parents in which blocks and depths are drawn anew with a probability each."""
-        rows = parents[self.rng.integers(len(parents), size=size)]
-        depths = self._depths(rows)
-        redrawn = self.rng.random(rows.shape) < probability
-        fresh = self._present(rows.shape)
-        children: Indices = np.where(redrawn, fresh, rows)
-        for rule, depth in zip(self.space.depth_rules, depths, strict=True):
-            new = self.rng.integers(len(rule.nodes) + 1, size=size)
-            depth = np.where(self.rng.random(size) < probability, new, depth)
-            self._set_depth(children, rule.nodes, rule.absent, depth, fresh)
-        return children
-
-    def crossed(self, parents: Indices, size: int) -> Indices:
-        """Each node's block, and each stage's depth, from one of two parents."""
-        one, other = parents[self.rng.integers(len(parents), size=(2, size))]
-        from_one = self.rng.random(one.shape) < 0.5
-        children: Indices = np.where(from_one, one, other)
-        rest: Indices = np.where(from_one, other, one)
-        for rule, a, b in zip(
-            self.space.depth_rules, self._depths(one), self._depths(other), strict=True
-        ):
-            depth = np.where(self.rng.random(size) < 0.5, a, b)
-            self._set_depth(children, rule.nodes, rule.absent, depth, rest)
-        return children
-
-    def _depths(self, rows: Indices) -> list[Indices]:
-        """For each depth rule, how many of its nodes are present."""
-        present = [rows[:, rule.nodes] != np.array(rule.absent) for rule in self.space.depth_rules]
-        return [np.sum(own, axis=1, dtype=np.intp) for own in present]
-
-    def _present(self, shape: tuple[int, ...]) -> Indices:
-        """Random blocks, of optional nodes those that are present."""
-        blocks: Indices = self.rng.integers(self.sizes, size=shape)
-        for rule in self.space.depth_rules:
-            for node, absent in zip(rule.nodes, rule.absent, strict=True):
-                drawn = self.rng.integers(self.sizes[node] - 1, size=shape[0])
-                blocks[:, node] = drawn + (drawn >= absent)
-        return blocks
-
-    @staticmethod
-    def _set_depth(
-        rows: Indices,
-        nodes: Sequence[int],
-        absent: Sequence[int],
-        depth: Indices,
-        instead: Indices,
-    ) -> None:
-        """Give a stage a depth; nodes that become present take their block from `instead`."""
-        for place, (node, gone) in enumerate(zip(nodes, absent, strict=True)):
-            block = np.where(rows[:, node] == gone, instead[:, node], rows[:, node])
-            rows[:, node] = np.where(depth > place, block, gone)
-
-    # ---- what is kept ------------------------------------------------------------------------
-
     def feasible(self, drawn: Callable[[int], Indices], size: int) -> tuple[Indices, Floats]:
-        """As many drawn networks that meet rules and limits, and their losses."""
-        found = [np.empty((0, self.space.num_nodes), dtype=np.intp)]
+        """As many drawn rows of genes whose networks meet rules and limits, and their losses."""
+        found = [self.genome.drawn(0, self.rng)]
         missing = size
         for _ in range(_DRAWS):
             if missing <= 0:
                 break
-            rows = drawn(size)
-            rows = rows[self._meets(rows)][:missing]
-            found.append(rows)
-            missing -= len(rows)
-        rows = np.concatenate(found)
+            genes = drawn(size)
+            found.append(genes[self._meets(self.genome.networks(genes))][:missing])
+            missing -= len(found[-1])
+        genes = np.concatenate(found)
+        rows = self.genome.networks(genes)
         losses = np.asarray(self.predictor.predict(rows, self.metric)) if len(rows) else np.empty(0)
         losses = -losses if self.upwards else losses
         self._remember(rows, losses)
-        return rows, losses
+        return genes, losses
 
     def _meets(self, rows: Indices) -> npt.NDArray[np.bool_]:
-        kept = np.ones(len(rows), dtype=bool)
+        kept = keep(self.limits, self.predictor, rows)
         flat = rows + self.space.offsets[:-1]
         for rule in self.rules:
             kept &= rule.coefficients[flat].sum(axis=1) <= rule.bound
-        for limit in self.limits:
-            values = np.asarray(self.predictor.predict(rows, limit.metric.name))
-            kept &= values <= limit.value if limit.sense == "<=" else values >= limit.value
         self.predicted += len(rows)
         return kept
 
@@ -380,14 +301,3 @@ class _WithDeclared:
     def predict(self, networks: npt.ArrayLike, metric: str) -> Floats:
         own = metric in self.measured
         return (self.predictor if own else self._declared).predict(networks, metric)
-
-
-def _read(limits: Limits, table: BlockTable | Predictions) -> tuple[Limit, ...]:
-    if isinstance(table, BlockTable):
-        return read_limits(limits, table)
-    given = list(limits or ())
-    if isinstance(limits, Mapping) or not all(isinstance(item, Limit) for item in given):
-        raise InvalidInputError(
-            f"limits on what is no BlockTable are a list of mathnas.Limit, but got {limits!r}."
-        )
-    return tuple(item for item in given if isinstance(item, Limit))
