@@ -57,6 +57,12 @@ class TestOFAFinder(MethodContract):
         return METHODS["ofa-finder"]
 
 
+class TestHATFinder(MethodContract):
+    @pytest.fixture
+    def method(self) -> Method:
+        return METHODS["hat-finder"]
+
+
 class Ridge:
     """A predictor that needs no training: least squares on blocks, nearly."""
 

@@ -15,10 +15,13 @@ from collections.abc import Callable, Mapping
 from mathnas.baselines.best_blocks import best_blocks
 from mathnas.baselines.evolution import evolution
 from mathnas.baselines.graphs import Graphs, chain_graphs, graphs_of
+from mathnas.baselines.hat_features import HAT_FEATURES, hat_features
+from mathnas.baselines.hat_finder import hat_search
 from mathnas.baselines.learned_search import brp_nas_search, hat_mlp, learned_search, ofa_mlp
 from mathnas.baselines.local_search import local_search
 from mathnas.baselines.nsga2 import nsga2
 from mathnas.baselines.ofa_finder import Finding, ofa_finder, ofa_search
+from mathnas.baselines.predictions import ByMetric, Predictions
 from mathnas.baselines.predictor import Predictor
 from mathnas.baselines.random_search import random_search
 from mathnas.baselines.single_sampling_search import single_sampling_search
@@ -32,6 +35,7 @@ METHODS: Mapping[str, Callable[..., Outcome]] = {
     "local": local_search,
     "nsga2": nsga2,
     "ofa-finder": ofa_search,
+    "hat-finder": hat_search,
     "single": single_sampling_search,
     "best-blocks": best_blocks,
 }
@@ -42,17 +46,22 @@ TRAINED_METHODS: Mapping[str, Callable[..., Outcome]] = {  # with PyTorch, for s
 }
 
 __all__ = [
+    "HAT_FEATURES",
     "METHODS",
     "TRAINED_METHODS",
+    "ByMetric",
     "Finding",
     "Graphs",
+    "Predictions",
     "Predictor",
     "best_blocks",
     "brp_nas_search",
     "chain_graphs",
     "evolution",
     "graphs_of",
+    "hat_features",
     "hat_mlp",
+    "hat_search",
     "learned_search",
     "local_search",
     "nsga2",

@@ -1,16 +1,17 @@
 """Multilayer perceptrons as predictors: Once-for-All's for accuracy and HAT's for latency.
 
 `MLPRegressor` learns from plain features, so it also serves data that have features and no
-networks; `MLPPredictor` reads networks one-hot. Written from the descriptions of Cai et al.,
-"Once-for-All" (ICLR 2020), and Wang et al., "HAT: Hardware-Aware Transformers" (ACL 2020).
+networks; `MLPPredictor` reads networks, one-hot unless told otherwise. Written from the
+descriptions of Cai et al., "Once-for-All" (ICLR 2020), and Wang et al., "HAT: Hardware-Aware
+Transformers" (ACL 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mathnas._threads import torch_threads
+from mathnas.baselines.hat_features import HAT_FEATURES, hat_features
 from mathnas.baselines.predictor import checked_evaluations, checked_values
 from mathnas.errors import InvalidInputError
 from mathnas.space import Floats, SearchSpace
 
 _CHECKS = 100  # how often the validation part is looked at
+
+Read: TypeAlias = "Callable[[SearchSpace, npt.ArrayLike], Floats]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,45 +204,6 @@ class MLPRegressor:
         return np.array(given, dtype=np.float64)
 
 
-class MLPPredictor:
-    """A perceptron that reads the blocks of a network, one-hot.
-
-    A block that stands for an absent layer is all zeros. Once-for-All encodes a layer's kernel and
-    expansion apart; here one block has one input, which any space can give.
-
-    Args:
-        space: whose networks are read.
-        regressor: what learns from the encoded networks.
-    """
-
-    def __init__(self, space: SearchSpace, regressor: MLPRegressor) -> None:
-        self.space = space
-        self.regressor = regressor
-
-    def fit(self, networks: npt.ArrayLike, values: npt.ArrayLike) -> None:
-        """Train a new perceptron; see `Predictor.fit`. k is at least 2."""
-        known, targets = checked_evaluations(self.space, networks, values, fewest=2)
-        self.regressor.fit(one_hot(self.space, known), targets)
-
-    def predict(self, networks: npt.ArrayLike) -> Floats:
-        """The values of networks; see `Predictor.predict`."""
-        return self.regressor.predict(one_hot(self.space, networks))
-
-
-def ofa_predictor(space: SearchSpace, *, seed: int = 0) -> MLPPredictor:
-    """Once-for-All's accuracy predictor for a space, trained as `OFA` says."""
-    return MLPPredictor(space, MLPRegressor(OFA, seed=seed))
-
-
-def hat_predictor(space: SearchSpace, *, seed: int = 0) -> MLPPredictor:
-    """HAT's latency predictor for a space, trained as `HAT` says, on one-hot blocks.
-
-    HAT itself feeds ten features of a transformer, averaged over layers: for such a table take
-    ``MLPRegressor(HAT)``.
-    """
-    return MLPPredictor(space, MLPRegressor(HAT, seed=seed))
-
-
 def one_hot(space: SearchSpace, networks: npt.ArrayLike) -> Floats:
     """Networks as features, shape (k, num_blocks): 1 where a block is chosen.
 
@@ -253,6 +218,64 @@ def one_hot(space: SearchSpace, networks: npt.ArrayLike) -> Floats:
     for rule in space.depth_rules:
         features[:, space.offsets[list(rule.nodes)] + np.array(rule.absent)] = 0.0
     return features
+
+
+class MLPPredictor:
+    """A perceptron that reads networks.
+
+    Once-for-All encodes a layer's kernel and expansion apart; one-hot, one block has one input,
+    which any space can give.
+
+    Args:
+        space: whose networks are read.
+        regressor: what learns from the encoded networks; one that was fitted on the same features
+            elsewhere predicts at once.
+        read: how networks become features, shape (k, f).
+    """
+
+    def __init__(self, space: SearchSpace, regressor: MLPRegressor, read: Read = one_hot) -> None:
+        self.space = space
+        self.regressor = regressor
+        self.read = read
+
+    def fit(self, networks: npt.ArrayLike, values: npt.ArrayLike) -> None:
+        """Train a new perceptron; see `Predictor.fit`. k is at least 2."""
+        known, targets = checked_evaluations(self.space, networks, values, fewest=2)
+        self.regressor.fit(self.read(self.space, known), targets)
+
+    def predict(self, networks: npt.ArrayLike) -> Floats:
+        """The values of networks; see `Predictor.predict`."""
+        return self.regressor.predict(self.read(self.space, networks))
+
+
+def ofa_predictor(space: SearchSpace, *, seed: int = 0) -> MLPPredictor:
+    """Once-for-All's accuracy predictor for a space, trained as `OFA` says."""
+    return MLPPredictor(space, MLPRegressor(OFA, seed=seed))
+
+
+def hat_predictor(space: SearchSpace, *, seed: int = 0) -> MLPPredictor:
+    """HAT's latency predictor for a space, trained as `HAT` says, on one-hot blocks.
+
+    HAT itself reads ten averages of a transformer: see `hat_latency_predictor`.
+    """
+    return MLPPredictor(space, MLPRegressor(HAT, seed=seed))
+
+
+def hat_latency_predictor(
+    space: SearchSpace, *, value_scale: float | None = None, seed: int = 0
+) -> MLPPredictor:
+    """HAT's latency predictor as HAT has it: on `hat_features` divided by HAT's constants.
+
+    Its ``regressor`` also learns from the rows of `mathnas.datasets.hat`, which have these features
+    and no networks; then the predictor serves networks without another fit.
+
+    Args:
+        space: a `mathnas.spaces.SuperTransformer`.
+        value_scale: what latencies are divided by; HAT takes 5,000 ms for a Raspberry Pi, 300 for a
+            Xeon and 200 for a TITAN Xp; by default the largest value that is learnt.
+    """
+    settings = replace(HAT, feature_scale=tuple(HAT_FEATURES.values()), value_scale=value_scale)
+    return MLPPredictor(space, MLPRegressor(settings, seed=seed), hat_features)
 
 
 def _checked_features(features: npt.ArrayLike) -> Floats:
