@@ -1,4 +1,5 @@
-"""Depth rules with too many configurations for candidates: rows instead, with the same answers."""
+"""Depth rules with too many configurations for candidates: rows of the program, or stages that the
+kernel keeps by itself, with the same answers."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from solver_cases import ALL_SOLVERS, METRICS, check, random_case, table_of
+from solver_cases import ALL_SOLVERS, METRICS, OUR_SOLVERS, check, random_case, table_of
 
 import mathnas as mn
 from mathnas.search import Program, highs_is_available
@@ -16,6 +17,7 @@ from mathnas.search._search import solver_for
 from mathnas.search.explain import Explanation, explain
 from mathnas.search.rules import fix
 from mathnas.space import Block, BlockNode, DepthRule, SearchSpace
+from mathnas.spaces import SuperTransformer
 from mathnas.table import PairEffects
 
 
@@ -67,6 +69,90 @@ def test_answers_are_those_of_brute_force(name: str) -> None:
             check(program, solver_for(program, name).solve(program, count=count), count, seed)
         seen += 1
     assert seen >= 6
+
+
+def stages_case(seed: int) -> Program:
+    """One to three depth rules of two to four nodes, absent blocks anywhere, nodes between; tables
+    with and without ties; two limits, from those that no network meets to those that all meet."""
+    rng = np.random.default_rng(seed)
+    sizes: list[int] = []
+    rules = []
+    for length in rng.integers(2, 4 if rng.random() < 0.7 else 5, int(rng.integers(1, 3))).tolist():
+        sizes += rng.integers(1, 3, int(rng.integers(2))).tolist()
+        start = len(sizes)
+        sizes += rng.integers(2, 4, length).tolist()
+        absent = tuple(int(rng.integers(size)) for size in sizes[start:])
+        rules.append(DepthRule(tuple(range(start, len(sizes))), absent))
+    gone = {(node, block) for r in rules for node, block in zip(r.nodes, r.absent, strict=True)}
+    nodes = [
+        BlockNode(
+            f"n{i}",
+            tuple(Block(f"b{j}", macs=0 if (i, j) in gone else rng.random()) for j in range(size)),
+        )
+        for i, size in enumerate(sizes)
+    ]
+    space = SearchSpace(nodes, fixed_macs=1.0, depth_rules=rules)
+    values = {metric: rng.random(space.num_blocks) for metric in METRICS[:3]}
+    if seed % 3 == 0:
+        values = {metric: own.round(1) for metric, own in values.items()}
+    if seed % 3 == 1:  # depth decides
+        for node, block in gone:
+            for metric, worth in zip(METRICS, (-1.0, -3.0, -2.0), strict=False):
+                values[metric][space.offsets[node] + block] += worth
+    if seed % 4 == 0:
+        values["energy_mj"] = 1.0 - values["latency_ms"]
+    table = table_of(space, space.reference, values, (0.0, 1.0, 0.3)[seed // 3 % 3])
+    limits = []
+    for metric in METRICS[1:3]:
+        uses = np.sort(table.all_responses(metric))
+        at = int(rng.integers(len(uses)))
+        value = float(uses[at]) if rng.random() < 0.7 else float(uses[0]) - 0.01 + rng.random()
+        limits.append(mn.Limit(table.metrics[metric], "<=", value))
+    return Program(table, "accuracy", True, limits)
+
+
+@pytest.mark.usefixtures("few_candidates")
+@pytest.mark.parametrize("name", OUR_SOLVERS)
+def test_any_depths_are_those_of_brute_force(name: str) -> None:
+    seen: set[int | None] = set()
+    for seed in range(400 if name == "kernel" else 120):
+        program = stages_case(seed)
+        count = 1 if seed % 2 else 1 + seed % 5
+        solution = solver_for(program, name).solve(program, count=count)
+        check(program, solution, count, seed)
+        for network in solution.networks:
+            assert program.space.check(network) == network
+        depths = {
+            sum(network[i] != b for i, b in zip(rule.nodes, rule.absent, strict=True))
+            for network in solution.networks
+            for rule in program.space.depth_rules
+        }
+        seen |= depths if solution.networks else {None}
+    assert seen == {None, 0, 1, 2, 3, 4}
+
+
+@pytest.mark.usefixtures("few_candidates")
+@pytest.mark.parametrize("name", OUR_SOLVERS)
+def test_a_small_transformer_is_solved_as_by_brute_force(name: str) -> None:
+    space = SuperTransformer(
+        ffn=(1024, 2048), heads=(8,), attention=(-1, 1), encoder_layers=2, decoder_layers=4
+    )
+    assert space.num_networks == 2**2 * (4 + 4**2 + 4**3 + 4**4)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        values = {metric: rng.random(space.num_blocks) for metric in ("accuracy", "latency_ms")}
+        for layer in range(3, 6):  # without a layer: less accurate, much faster
+            values["accuracy"][space.offsets[layer + 1] - 1] = -1.0
+            values["latency_ms"][space.offsets[layer + 1] - 1] = -5.0
+        table = table_of(space, space.reference, values, float(seed % 2))
+        uses = {metric: table.all_responses(metric) for metric in ("latency_ms", "macs")}
+        limits = [
+            mn.Limit(table.metrics[metric], "<=", float(np.quantile(own, rng.random())))
+            for metric, own in uses.items()
+        ]
+        program = Program(table, "accuracy", True, limits)
+        assert program.num_nodes == 6
+        check(program, solver_for(program, name).solve(program), 1, seed)
 
 
 @pytest.mark.usefixtures("few_candidates")

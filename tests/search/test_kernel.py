@@ -258,6 +258,7 @@ def _arrays(**changes: Any) -> dict[str, Any]:
         "macs": np.array([0.0, 1.0, 0.0, 1.0]),
         "weights": np.array([[0.0, 0.5, 0.0, 0.5]]),
         "twins": np.array([0, 1]),
+        "stages": [],
         "cost_step": 0.0,
         "fixed_macs": 1.0,
         "power": 1.0,
@@ -285,6 +286,18 @@ def test_the_module_solves_what_it_is_given(solver: KernelSolver) -> None:
     status, choices, bound, *_ = no_rows.solve(1, math.inf, nothing, nothing, [], bool)
     assert (status, choices) == (0, [[0, 3]])
     assert bound == pytest.approx(-1.5)
+
+
+def test_where_a_node_of_a_stage_is_absent_the_later_ones_are(solver: KernelSolver) -> None:
+    from mathnas.search import _kernel
+
+    chosen = _solve(_kernel.Program(**_arrays(stages=[[1, 2]])), math.inf, 9)
+    assert chosen == [[0, 3], [1, 2], [0, 2]]
+    alone = _solve(_kernel.Program(**_arrays(stages=[[1], [2]])), math.inf, 9)
+    assert alone == [[0, 3], [1, 3], [1, 2], [0, 2]]
+    # the light second node may be present only with the heavy first one
+    weights = np.array([[0.5, 0.0, 0.0, 0.1]])
+    assert _solve(_kernel.Program(**_arrays(stages=[[1, 2]], weights=weights)), 0.3) == [[1, 2]]
 
 
 @pytest.mark.parametrize("power", [0.0, 0.3, 1.0])
@@ -320,6 +333,13 @@ def test_nodes_of_a_single_candidate_and_zero_rows_are_no_trouble(
         {"weights": np.array([[0.0, np.nan, 0.0, 0.5]])},
         {"weights": np.zeros((1, 3))},
         {"twins": np.array([0])},
+        {"stages": [[]]},
+        {"stages": [[2, 1]]},
+        {"stages": [[0, 1]]},
+        {"stages": [[2, 4]]},
+        {"stages": [[-1]]},
+        {"stages": [[2], [0]]},
+        {"stages": [[0]], "offsets": np.array([0, 1, 4])},
         {"fixed_macs": 0.0},
         {"power": 1.5},
         {"power": math.nan},

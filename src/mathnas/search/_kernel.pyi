@@ -11,6 +11,7 @@ class Program:
         macs: Floats,
         weights: Floats,
         twins: Indices,
+        stages: list[list[int]],
         cost_step: float,
         fixed_macs: float,
         power: float,

@@ -40,12 +40,14 @@ def _load() -> ModuleType | None:
 class _Prepared:
     """A program as the kernel holds it, made once for each program.
 
+    `rows` counts its rows: the limits and the rules, without those that stages stand for.
     `multipliers` are where the last solve's bound ended: a good start for the next one, whose
     limits have moved a little. Any start is valid, so threads may overwrite each other's.
     """
 
     program: _kernel.Program
     structure: Structure
+    rows: int
     multipliers: list[float] = field(default_factory=list)
 
 
@@ -98,7 +100,8 @@ class KernelSolver:
             return program.holds(program.network(choice))
 
         kept = _prepared(program.origin)
-        bounds, surely = kept.structure.bounds(program)
+        # the last rows say what stages say to the kernel
+        bounds, surely = (b[: kept.rows] for b in kept.structure.bounds(program))
         state, choices, bound, multipliers, boxes, leaves = kept.program.solve(
             count,
             math.inf if time_limit is None else time_limit,
@@ -128,18 +131,21 @@ def _prepared(program: Program) -> _Prepared:
     if found is None:
         assert _module is not None
         structure = structure_of(program)
+        rows = len(program.limits) + len(program.rules)
         found = _Prepared(
             _module.Program(
                 program.offsets.astype(np.int64, copy=False),
                 program.costs,
                 program.macs,
-                program.rows.weights,
+                program.rows.weights[:rows],
                 structure.twins.astype(np.int64, copy=False),
+                program.layout.stages,
                 structure.cost_step,
                 program.fixed_macs,
                 program.power,
             ),
             structure,
+            rows,
         )
         _prepared_programs[program] = found
     return found

@@ -7,7 +7,7 @@ of its row; a limit on a fractional metric, ``base + A / F >= v``, becomes the l
 ``(v - base) F - A <= 0``; a rule is a row of small integers. Nodes of a depth rule are merged into
 one node whose candidates are the valid configurations, up to 100,000. Beyond, they stay nodes, and
 a row for each two neighbours says that the later one is absent where the earlier one is; a choice
-that meets the rows is a network.
+that meets the rows is a network. (The compiled solver takes the rule as such instead of its rows.)
 
 Where a table has pairwise effects, A is the sum of the candidates' values and of one entry of each
 `PairTerm`, in the objective and in the rows alike. What two nodes of one depth rule add together
@@ -69,12 +69,15 @@ class Layout:
         sizes: candidates of each program node.
         plain: whether candidates are the blocks themselves, in their order.
         rules: what candidates do not say by themselves: depth rules with too many configurations.
+        stages: the same as candidates (flat): for each such rule the absent ones of its nodes,
+            which are consecutive program nodes. Where one is taken, so are the later ones.
     """
 
     def __init__(self, space: SearchSpace, *, merged: bool = False) -> None:
         self.space, self.merged = space, merged
         self.groups: list[tuple[tuple[int, ...], Indices]]
         self.rules: tuple[Rule, ...] = ()
+        absent: list[tuple[int, Sequence[int]]] = []  # by the program node that each rule starts at
         self.plain = not merged
         if merged:
             self.groups = [(tuple(range(space.num_nodes)), space.all_networks())]
@@ -85,12 +88,16 @@ class Layout:
                     self.groups.append((group.nodes, group.configurations))
                     self.plain = self.plain and group.absent is None
                     continue
+                absent.append((len(self.groups), group.absent))
                 sizes = zip(group.nodes, group.sizes, strict=True)
                 self.groups += [((node,), np.arange(size)[:, None]) for node, size in sizes]
                 self.rules += _depth_rows(space, group.nodes, group.absent)
         self.sizes: Indices = np.array([len(found) for _, found in self.groups], dtype=np.intp)
         self.offsets: Indices = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
         self.starts: Indices = self.offsets[:-1]
+        self.stages = [
+            (self.starts[first : first + len(blocks)] + blocks).tolist() for first, blocks in absent
+        ]
 
     def candidates(self, blocks: Floats) -> Floats:
         """A per-block quantity summed over the blocks of each candidate."""

@@ -44,6 +44,17 @@ bool sound(const mathnas::Program &program, std::size_t rows, std::size_t column
       !std::isfinite(program.fixed_macs) || !(program.cost_step >= 0.0))
     return false;
   if (!(program.power >= 0.0 && program.power <= 1.0)) return false;
+  std::size_t next = 0;  // the first node behind the stages so far
+  for (const std::vector<int> &absent : program.stages) {
+    if (absent.empty()) return false;
+    while (next + 1 < starts.size() && starts[next + 1] <= absent.front()) ++next;
+    for (int candidate : absent) {
+      if (next + 1 >= starts.size() || candidate < starts[next] || candidate >= starts[next + 1] ||
+          starts[next + 1] - starts[next] < 2)
+        return false;
+      ++next;
+    }
+  }
   double least = program.fixed_macs;
   for (std::size_t i = 1; i < starts.size(); ++i)
     least += *std::min_element(program.macs.begin() + starts[i - 1],
@@ -52,7 +63,8 @@ bool sound(const mathnas::Program &program, std::size_t rows, std::size_t column
 }
 
 mathnas::Program prepared(const Integers &offsets, const Doubles &cost, const Doubles &macs,
-                          const Matrix &weights, const Integers &twins, double cost_step,
+                          const Matrix &weights, const Integers &twins,
+                          std::vector<std::vector<int>> stages, double cost_step,
                           double fixed_macs, double power) {
   constexpr std::int64_t most = std::numeric_limits<int>::max();
   const auto fits = [](std::int64_t value) { return value >= 0 && value <= most; };
@@ -65,6 +77,7 @@ mathnas::Program prepared(const Integers &offsets, const Doubles &cost, const Do
   program.macs = copied(macs);
   program.weights.assign(weights.data(), weights.data() + weights.size());
   program.twin.assign(twins.data(), twins.data() + twins.size());
+  program.stages = std::move(stages);
   program.rows = static_cast<int>(weights.shape(0));
   program.cost_step = cost_step;
   program.fixed_macs = fixed_macs;
@@ -141,13 +154,14 @@ NB_MODULE(_kernel, module) {
       .def(
           "__init__",
           [](mathnas::Program *self, const Integers &offsets, const Doubles &cost,
-             const Doubles &macs, const Matrix &weights, const Integers &twins, double cost_step,
-             double fixed_macs, double power) {
-            new (self) mathnas::Program(
-                prepared(offsets, cost, macs, weights, twins, cost_step, fixed_macs, power));
+             const Doubles &macs, const Matrix &weights, const Integers &twins,
+             std::vector<std::vector<int>> stages, double cost_step, double fixed_macs,
+             double power) {
+            new (self) mathnas::Program(prepared(offsets, cost, macs, weights, twins,
+                                                 std::move(stages), cost_step, fixed_macs, power));
           },
           nb::arg("offsets"), nb::arg("cost"), nb::arg("macs"), nb::arg("weights"),
-          nb::arg("twins"), nb::arg("cost_step"), nb::arg("fixed_macs"), nb::arg("power"))
+          nb::arg("twins"), nb::arg("stages"), nb::arg("cost_step"), nb::arg("fixed_macs"), nb::arg("power"))
       .def("solve", &solve, nb::arg("count"), nb::arg("seconds"), nb::arg("bounds"),
            nb::arg("surely"), nb::arg("multipliers"), nb::arg("holds"));
 }

@@ -11,8 +11,8 @@ namespace mathnas {
 void price(const std::vector<double> &linear, const std::vector<double> &weights,
            const std::vector<double> &multipliers, std::vector<double> &priced);
 
-// pick[q] = the first of the positions start[q] .. start[q + 1] - 1 with the least price. Prices
-// are finite, and no range is empty.
+// pick[q] = the first of the positions start[q] .. start[q + 1] - 1 with the least price. No range
+// is empty or without a finite price.
 void pick_least(const std::vector<double> &priced, const std::vector<int> &start,
                 std::vector<int> &pick);
 

@@ -15,6 +15,9 @@ struct Program {
   std::vector<double> macs;     // per candidate
   std::vector<double> weights;  // rows x candidates
   std::vector<int> twin;        // per node: interchangeable nodes share a number
+  // A stage is its absent candidates, one for each of two or more consecutive nodes: where one is
+  // taken, so are the later ones.
+  std::vector<std::vector<int>> stages;
   int rows = 0;
   double cost_step = 0.0;  // two choices differ in sum(cost) by a multiple of this; 0 where unknown
   double fixed_macs = 1.0;

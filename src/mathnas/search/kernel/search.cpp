@@ -14,6 +14,12 @@
 //   - reduced: candidates whose reduced cost lifts the bound to 0;
 //   - enumerated depth first when few choices are left, otherwise split on the node whose
 //     candidates are nearly tied and differ much in weight.
+// Stages (nodes of which the last ones may be absent) are kept by the search itself. The bound takes
+// the best depth, by the sums of the cheapest candidates that are present and of the absent ones,
+// so a reduced cost is that of the best depth with the candidate. Where several depths are left the
+// box is split into one for each, and the best one is searched first: the ratio and the multipliers
+// that it ends with serve the others.
+//
 // Twin nodes (equal candidates) are interchangeable: of choices that differ only in which twin takes
 // which candidate, one is kept, unless several answers are asked for.
 //
@@ -45,6 +51,13 @@ constexpr std::int64_t kLeaves = 4000;  // unless bounds cut so few that this ma
 constexpr std::size_t kChildren = 32;           // more candidates than this share one last child
 constexpr std::size_t kUnclocked = 300'000;  // additions between two looks at the clock
 
+// Open nodes begin .. end - 1 of a stage: the first ones are present, the others absent, and how
+// many is open. The absent candidate is the last one of each.
+struct Tail {
+  int begin;
+  int end;
+};
+
 struct Box {
   double cost = 0.0;            // sums over the fixed nodes
   double macs = 0.0;            // with the fixed part
@@ -54,6 +67,7 @@ struct Box {
   std::vector<int> node;        // open nodes
   std::vector<int> start{0};    // candidates of open node q are id[start[q]] .. id[start[q + 1] - 1]
   std::vector<int> id;
+  std::vector<Tail> tails;      // of stages whose depth is open, in the order of their nodes
   std::vector<double> multipliers;
   double bound = -kInfinity;    // no choice of the box has a smaller ratio
   int depth = 0;
@@ -72,12 +86,14 @@ class Search {
   Search(const Program &program, const Options &options)
       : program_(program), options_(options), begin_(std::chrono::steady_clock::now()) {
     scale();
+    take_stages();
   }
 
   Result run() {
     std::vector<Box> stack;
     Box root = whole();
-    if (fold(root, std::vector<char>(root.id.size(), 1))) stack.push_back(std::move(root));
+    std::vector<char> all(root.id.size(), 1);
+    if (fold(root, all)) stack.push_back(std::move(root));
     while (!stack.empty() && !out_of_time()) {
       Box box = std::move(stack.back());
       stack.pop_back();
@@ -150,6 +166,16 @@ class Search {
     ratio_ = worst_ratio(low_macs, high_macs);
   }
 
+  void take_stages() {
+    absent_of_.assign(program_.nodes(), -1);
+    follows_.assign(program_.nodes() + 1, 0);
+    for (const std::vector<int> &absent : program_.stages) {
+      const int first = node_of(absent.front());
+      std::copy(absent.begin(), absent.end(), absent_of_.begin() + first);
+      std::fill_n(follows_.begin() + first + 1, absent.size() - 1, 1);
+    }
+  }
+
   // The limits that can be broken at all.
   void take_rows() {
     const std::size_t n = cost_.size();
@@ -195,12 +221,25 @@ class Search {
     box.node.resize(program_.nodes());
     std::iota(box.node.begin(), box.node.end(), 0);
     box.start = program_.offsets;
+    for (const std::vector<int> &absent : program_.stages) {
+      const int first = node_of(absent.front());
+      for (std::size_t i = 0; i < absent.size(); ++i)
+        std::rotate(box.id.begin() + absent[i], box.id.begin() + absent[i] + 1,
+                    box.id.begin() + program_.offsets[first + i + 1]);
+      box.tails.push_back({first, first + static_cast<int>(absent.size())});
+    }
     return box;
   }
 
   // ---- small helpers --------------------------------------------------------------------------
 
   bool curved() const { return program_.power > 0.0 && program_.power < 1.0; }
+
+  int node_of(int candidate) const {
+    const auto next =
+        std::upper_bound(program_.offsets.begin(), program_.offsets.end(), candidate);
+    return static_cast<int>(next - program_.offsets.begin()) - 1;
+  }
 
   double power(double macs) const {
     if (program_.power == 1.0) return macs;
@@ -261,11 +300,21 @@ class Search {
     if (pool_.size() == options_.count) ratio_ = std::min(ratio_, pool_.rbegin()->ratio);
   }
 
-  // Keep the marked candidates; nodes with a single one become fixed. False where a node has none.
-  bool fold(Box &box, const std::vector<char> &keep) {
+  // Keep the marked candidates, without those of depths that the others exclude; nodes with a
+  // single one become fixed. False where a node has none.
+  bool fold(Box &box, std::vector<char> &keep) {
+    for (Tail &tail : box.tails)
+      if (!shorten(box, tail, keep)) return false;
+    const auto decided = [](const Tail &tail) { return tail.begin == tail.end; };
+    box.tails.erase(std::remove_if(box.tails.begin(), box.tails.end(), decided), box.tails.end());
+    auto tail = box.tails.begin();
     std::size_t write = 0;
     int nodes = 0, begin = box.start[0];
     for (int q = 0; q < box.open(); ++q) {
+      if (tail != box.tails.end() && tail->begin == q) {  // all its nodes stay open
+        *tail = {nodes, nodes + tail->end - q};
+        ++tail;
+      }
       const int end = box.start[q + 1];
       const std::size_t first = write;
       for (int e = begin; e < end; ++e)
@@ -288,6 +337,23 @@ class Search {
     box.node.resize(nodes);
     box.start.resize(nodes + 1);
     box.id.resize(write);
+    return true;
+  }
+
+  // The part of a stage that is open for the marked candidates, and unmark those that no depth
+  // allows. False where no depth is left.
+  bool shorten(const Box &box, Tail &tail, std::vector<char> &keep) const {
+    Tail open{tail.begin, tail.end};  // present before, absent after
+    for (int q = tail.end - 1; q >= tail.begin; --q) {
+      const auto first = keep.begin() + box.start[q], absent = keep.begin() + box.start[q + 1] - 1;
+      if (std::find(first, absent, 1) == absent) open.end = q;
+      if (!*absent) open.begin = std::max(open.begin, q + 1);
+    }
+    if (open.begin > open.end) return false;
+    for (int q = tail.begin; q < open.begin; ++q) keep[box.start[q + 1] - 1] = 0;
+    std::fill(keep.begin() + box.start[open.end], keep.begin() + box.start[tail.end], 0);
+    for (int q = open.end; q < tail.end; ++q) keep[box.start[q + 1] - 1] = 1;
+    tail = open;
     return true;
   }
 
@@ -466,6 +532,32 @@ class Search {
       linear_[e] = cost_[box.id[e]] + line.slope * macs_[box.id[e]];
   }
 
+  // The choice with the least sum of prices, as a position in box.id for each open node.
+  void pick_cheapest(const Box &box, std::vector<int> &pick) {
+    absent_.clear();
+    for (const Tail &tail : box.tails)
+      for (int q = tail.begin; q < tail.end; ++q) {
+        double &price = priced_[box.start[q + 1] - 1];
+        absent_.push_back(price);
+        price = kInfinity;
+      }
+    pick_least(priced_, box.start, pick);
+    const double *absent = absent_.data();
+    for (const Tail &tail : box.tails) {
+      double total = 0.0, least = 0.0;  // beside no node of the tail
+      int end = tail.begin;
+      for (int q = tail.begin; q < tail.end; ++q) {
+        total += priced_[pick[q]] - *absent;
+        if (total < least) {
+          least = total;
+          end = q + 1;
+        }
+        priced_[box.start[q + 1] - 1] = *absent++;
+      }
+      for (int q = end; q < tail.end; ++q) pick[q] = box.start[q + 1] - 1;
+    }
+  }
+
   // Improve the box's multipliers; returns the best bound on A - u F^p, and `pick_`, the relaxed
   // choice (a position in box.id for each open node).
   double bound(Box &box, int steps, double low, double high) {
@@ -481,7 +573,7 @@ class Search {
     int stale = 0;
     for (int turn = 0; turn < steps && !out_of_time_after(box.id.size() * (rows_ + 2)); ++turn) {
       price(linear_, packed_, mu, priced_);
-      pick_least(priced_, box.start, pick);
+      pick_cheapest(box, pick);
       double value = box.cost + now.constant + now.slope * box.macs;
       for (int k = 0; k < rows_; ++k) {
         gradient[k] = box.used[k] - box.bounds[k];
@@ -545,13 +637,49 @@ class Search {
     reduced_ = priced_;
     double value = box.cost + now.constant + now.slope * box.macs;
     for (int k = 0; k < rows_; ++k) value += box.multipliers[k] * (box.used[k] - box.bounds[k]);
+    auto tail = box.tails.begin();
     for (int q = 0; q < box.open(); ++q) {
+      if (tail != box.tails.end() && tail->begin == q) {
+        value += reduce(box, *tail);
+        q = tail++->end - 1;
+        continue;
+      }
       const auto begin = reduced_.begin() + box.start[q], end = reduced_.begin() + box.start[q + 1];
       const double least = *std::min_element(begin, end);
       value += least;
       std::for_each(begin, end, [least](double &r) { r -= least; });
     }
     return value;
+  }
+
+  // The same for a tail: a candidate's reduced cost is what it adds with the best depth for it.
+  // Leaves in `deeper_` what each depth adds, from no node on.
+  double reduce(const Box &box, const Tail &tail) {
+    const int nodes = tail.end - tail.begin;
+    deeper_.assign(nodes + 1, 0.0);
+    double least = 0.0;
+    for (int d = 0; d < nodes; ++d) {
+      const auto begin = reduced_.begin() + box.start[tail.begin + d];
+      const auto absent = reduced_.begin() + box.start[tail.begin + d + 1] - 1;
+      const double present = *std::min_element(begin, absent);
+      std::for_each(begin, absent, [present](double &r) { r -= present; });
+      deeper_[d + 1] = deeper_[d] + present - *absent;
+      least += *absent;
+    }
+    const double best = *std::min_element(deeper_.begin(), deeper_.end());
+    for (double &total : deeper_) total -= best;
+    double with = kInfinity, without = kInfinity;
+    for (int d = 0; d < nodes; ++d) {
+      without = std::min(without, deeper_[d]);
+      reduced_[box.start[tail.begin + d + 1] - 1] = without;
+    }
+    for (int d = nodes - 1; d >= 0; --d) {
+      with = std::min(with, deeper_[d + 1]);
+      const auto begin = reduced_.begin() + box.start[tail.begin + d];
+      const auto absent = reduced_.begin() + box.start[tail.begin + d + 1] - 1;
+      std::for_each(begin, absent, [with](double &r) { r += with; });
+    }
+    return least + best;
   }
 
   double macs_of(const Box &box, const std::vector<int> &pick) const {
@@ -569,16 +697,18 @@ class Search {
   // ---- one box --------------------------------------------------------------------------------
 
   // Settle a box or put the boxes that it falls into on the stack. False where the time came first:
-  // the box is as good as untouched, but for what was proven of it.
-  bool explore(Box &box, std::vector<Box> &stack) {
+  // the box is as good as untouched, but for what was proven of it. `together` is whether the limits
+  // were looked at together in the whole.
+  bool explore(Box &box, std::vector<Box> &stack, bool together = false) {
     double value = 0.0, low = 0.0, high = 0.0;
+    if (box.depth == 0 && !together) tight_ = false;
     for (int turn = 0; turn < 6; ++turn) {
       if (!tighten_all(box, turn == 0)) return true;
       if (box.open() == 0) return settle(box);
       const double before = ratio_;
       macs_range(box, &low, &high);
       bound(box, box.depth == 0 ? 400 : (box.depth < 3 ? 40 : 20), low, high);
-      if (box.depth == 0) root_multipliers_ = box.multipliers;
+      if (boxes_ == 1) root_multipliers_ = box.multipliers;
       if (box.depth == 0 && turn == 0) warm_start(box);
       value = reduce(box, low, high);
       if (value >= -cut_) return true;
@@ -600,6 +730,10 @@ class Search {
     if (value >= -cut_) return true;
     box.bound = std::max(box.bound, ratio_ + value / power(low));
     if (curved() && ratio_ < 0.0 && split_macs(box, low, high, value, stack)) return true;
+    if (!box.tails.empty()) {
+      split_depth(box, value, power(low), stack);
+      return true;
+    }
     double choices = 1.0;
     for (int q = 0; q < box.open(); ++q) choices *= box.start[q + 1] - box.start[q];
     if (choices <= kEnumerated) {
@@ -609,10 +743,10 @@ class Search {
       if (value >= -cut_) return true;
       box.bound = std::max(box.bound, ratio_ + value / power(low));
     }
-    if (box.depth == 0 && rows_ > 1 && share_.empty()) {
+    if (box.depth == 0 && rows_ > 1 && !together) {
       const std::size_t size = box.id.size();
       if (!tighten_whole(box)) return true;
-      if (tight_ || box.id.size() < size) return explore(box, stack);
+      if (tight_ || box.id.size() < size) return explore(box, stack, true);
     }
     branch(box, value, power(low), stack);
     return true;
@@ -645,6 +779,29 @@ class Search {
     stack.push_back(std::move(upper));
     stack.push_back(std::move(lower));
     return true;
+  }
+
+  // A child for every depth of a stage, the most promising on top of the stack. Each is a whole
+  // program without the stage, whose search starts with what is known of the others: the ratio to
+  // beat, and good multipliers.
+  void split_depth(const Box &box, double value, double least_power, std::vector<Box> &stack) {
+    const Tail tail = box.tails.front();
+    reduced_ = priced_;
+    reduce(box, tail);
+    std::vector<int> order(deeper_.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return deeper_[a] > deeper_[b]; });
+    for (int depth : order) {
+      if (value + deeper_[depth] >= -cut_) continue;
+      Box child = box;
+      child.bound = std::max(box.bound, ratio_ + (value + deeper_[depth]) / least_power);
+      std::vector<char> keep(box.id.size(), 1);
+      const int end = tail.begin + depth;
+      if (end > tail.begin) keep[box.start[end] - 1] = 0;
+      if (end < tail.end)
+        std::fill(keep.begin() + box.start[end], keep.begin() + box.start[end + 1] - 1, 0);
+      if (fold(child, keep)) stack.push_back(std::move(child));
+    }
   }
 
   double spread(const Box &box, int q) const {
@@ -781,23 +938,16 @@ class Search {
 
   void warm_start(const Box &box) {
     if (pool_.empty()) {
+      const Box all = whole();
+      std::vector<int> pick(all.open());
       for (int kind = 0; kind < 2; ++kind) {
-        std::vector<int> choice(program_.nodes());
-        for (int i = 0; i < program_.nodes(); ++i) {
-          double least = kInfinity;
-          for (int e = program_.offsets[i]; e < program_.offsets[i + 1]; ++e) {
-            double value = cost_[e];
-            if (kind == 0) {
-              value = 0.0;
-              for (int k = 0; k < user_rows_; ++k) value += row(k)[e];
-            }
-            if (value < least) {
-              least = value;
-              choice[i] = e;
-            }
-          }
+        priced_.assign(all.id.size(), 0.0);
+        for (std::size_t e = 0; e < priced_.size(); ++e) {
+          if (kind == 1) priced_[e] = cost_[all.id[e]];
+          for (int k = 0; kind == 0 && k < user_rows_; ++k) priced_[e] += row(k)[all.id[e]];
         }
-        local_search(std::move(choice));
+        pick_cheapest(all, pick);
+        local_search(completed(all, pick));
       }
     }
     local_search(completed(box, pick_));
@@ -823,8 +973,11 @@ class Search {
       int best_node = -1, best = -1;
       for (int i = 0; i < program_.nodes(); ++i) {
         const int old = choice[i];
+        // of a stage only the last node that is present can go, and only the next one come
+        if (follows_[i] && choice[i - 1] == absent_of_[i - 1]) continue;
+        const bool stays = follows_[i + 1] && choice[i + 1] != absent_of_[i + 1];
         for (int e = program_.offsets[i]; e < program_.offsets[i + 1]; ++e) {
-          if (e == old) continue;
+          if (e == old || (stays && e == absent_of_[i])) continue;
           double after = 0.0;
           for (int k = 0; k < user_rows_; ++k)
             after += std::max(0.0, over[k] + row(k)[e] - row(k)[old]);
@@ -862,6 +1015,8 @@ class Search {
   Status status_ = Status::Optimal;
 
   std::vector<int> active_;  // the program's rows that are looked at
+  std::vector<int> absent_of_;  // per node of a stage its absent candidate, else -1
+  std::vector<char> follows_;   // per node, whether the node before is of the same stage; and a 0
   std::vector<double> cost_, macs_, weights_, bounds_, surely_;
   int user_rows_ = 0, rows_ = 0;  // without and with the two rows of F
   double cost_unit_ = 1.0, macs_unit_ = 1.0, fixed_macs_ = 1.0, span_ = 1.0;
@@ -879,6 +1034,8 @@ class Search {
 
   // scratch of the box at hand
   std::vector<double> packed_, linear_, priced_, reduced_;
+  std::vector<double> absent_;  // prices of the absent candidates of tails
+  std::vector<double> deeper_;  // per depth of a tail, what it adds to the best depth's bound
   std::vector<int> pick_;
 };
 
