@@ -828,7 +828,8 @@ class Search {
     for (int q = 0; q < open; ++q) width[q] = spread(box, q);
     std::sort(order.begin(), order.end(), [&](int a, int b) { return width[a] > width[b]; });
     std::vector<std::vector<int>> lists(open);
-    std::vector<double> ahead(static_cast<std::size_t>(open + 1) * rows_, 0.0);
+    // the least and the most that the nodes which follow weigh
+    std::vector<double> ahead(static_cast<std::size_t>(open + 1) * rows_, 0.0), reach = ahead;
     for (int d = open - 1; d >= 0; --d) {
       const int q = order[d];
       lists[d].resize(box.start[q + 1] - box.start[q]);
@@ -836,9 +837,13 @@ class Search {
       std::sort(lists[d].begin(), lists[d].end(),
                 [&](int a, int b) { return reduced_[a] < reduced_[b]; });
       for (int k = 0; k < rows_; ++k) {
-        double low = kInfinity;
-        for (int e : lists[d]) low = std::min(low, row(k)[box.id[e]]);
+        double low = kInfinity, high = -kInfinity;
+        for (int e : lists[d]) {
+          low = std::min(low, row(k)[box.id[e]]);
+          high = std::max(high, row(k)[box.id[e]]);
+        }
         ahead[d * rows_ + k] = ahead[(d + 1) * rows_ + k] + low;
+        reach[d * rows_ + k] = reach[(d + 1) * rows_ + k] + high;
       }
     }
     const double before = ratio_;
@@ -863,12 +868,15 @@ class Search {
       ++leaves_;
       if (leaves_ > most || out_of_time_after(16 * rows_ + 16)) return false;
       bool fits = true;
+      double unused = 0.0;  // what a limit leaves unused costs its multiplier
       for (int k = 0; k < rows_ && fits; ++k) {
         const double weight = used[d * rows_ + k] + row(k)[box.id[e]];
         used[(d + 1) * rows_ + k] = weight;
         fits = weight + ahead[(d + 1) * rows_ + k] <= box.bounds[k] + kPrune;
+        const double left = box.bounds[k] - kTolerance - weight - reach[(d + 1) * rows_ + k];
+        if (left > 0.0) unused += box.multipliers[k] * left;
       }
-      if (!fits) {
+      if (!fits || sum[d + 1] + unused >= slack - cut_) {
         ++at[d];
         continue;
       }
