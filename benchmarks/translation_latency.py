@@ -1,0 +1,125 @@
+"""Latency of HAT's space by HAT's protocol: predicted from blocks, depth included.
+
+    python benchmarks/translation_latency.py --folder work [--networks 80] [--fresh 40]
+
+SubTransformers of the WMT space (embedding 512) in PyTorch on one thread: an encoder run and 30
+incremental decoder steps at beam 5 with kept keys and values; weights are random, which costs the
+same. Everything that is measured is kept in a study in the folder, so the script goes on where it
+was stopped.
+
+Networks are drawn as HAT draws its data set, depth first and then every layer. The table is a
+regression on the first ones; beside it, on the same measurements, HAT's predictor on ten averages
+and MACs alone. They predict fresh networks; for these "anew" is a second measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import mathnas as mn
+from _machine import header
+from _supernets import Floats, values_of
+from mathnas.baselines.hat_features import hat_features
+from mathnas.baselines.mlp import hat_latency_predictor
+from mathnas.devices.common import LatencyEvaluator
+from mathnas.devices.timing import TimingSettings
+from mathnas.nets.supertransformer import SuperTransformerNet
+from mathnas.nets.translation_engine import TranslationEngine
+from mathnas.spaces import SuperTransformer
+from mathnas.training.networks import AllowedNetworks
+from mathnas.validation import quality
+
+SEED = 0
+TIMING = TimingSettings(rounds=2, slice_ms=1.0, quantile=0.25, warmup_ms=0.0)
+
+
+def drawn(space: SuperTransformer, count: int) -> list[mn.Network]:
+    """Different networks, depth first."""
+    rng, allowed = np.random.default_rng(SEED), AllowedNetworks(space, {})
+    found: dict[mn.Network, None] = {}
+    while len(found) < count:
+        found[allowed.draw(rng)] = None
+    return list(found)
+
+
+def measured(
+    folder: Path, name: str, net: SuperTransformerNet, networks: Sequence[mn.Network]
+) -> mn.Study:
+    engine = TranslationEngine(words=net.space.vocabulary)
+    evaluator = LatencyEvaluator(
+        net.extract, engine, timing=TIMING, statistics=["cpu"], accept_noise=True
+    )
+    study = mn.Study(folder / f"{name}.study", net.space)
+    report = mn.evaluate(study, networks, evaluator, progress=True)
+    assert not report.failures
+    return study
+
+
+def told(found: Floats, actual: Floats) -> str:
+    off = 100 * np.abs(found / actual - 1)
+    numbers = quality(found, actual)
+    return (
+        f"MAPE {off.mean():5.2f} %, worst {off.max():5.2f} %, Spearman {numbers.spearman:.3f}, "
+        f"Kendall {numbers.kendall:.3f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--networks", type=int, default=80, help="that the table is made of")
+    parser.add_argument("--fresh", type=int, default=40, help="that are predicted")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(header(SEED))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    space = SuperTransformer()
+    net = SuperTransformerNet(space, seed=SEED).eval()
+    print(f"torch {torch.__version__}, 1 thread; {space.name}; 30 to 30 tokens, beam 5")
+    networks = drawn(space, options.networks + options.fresh)
+    known, fresh = networks[: options.networks], networks[options.networks :]
+    study = measured(options.folder, "known", net, known)
+    later = measured(options.folder, "fresh", net, fresh)
+    anew = measured(options.folder, "anew", net, fresh)
+    for metric in ("latency_ms", "latency_ms_cpu"):
+        actual, again = (values_of(one, metric, fresh) for one in (later, anew))
+        learnt = values_of(study, metric, known)
+        clock = "by the clock" if metric == "latency_ms" else "processor time"
+        span = f"{actual.min():.0f} to {actual.max():.0f} ms"
+        print(f"\n## {len(fresh)} fresh networks, {clock}: {span}")
+        table = mn.fit(study, [metric], method="regression")
+        perceptron = hat_latency_predictor(space, seed=SEED)
+        perceptron.fit(known, learnt)
+        features = _with_one(hat_features(space, known)), _with_one(hat_features(space, fresh))
+        line = np.polynomial.Polynomial.fit(space.macs(known), learnt, 1)
+        found = {
+            "measured anew": again,
+            f"table of {len(known)} networks": table.predict(fresh, metric),
+            "HAT's perceptron on ten averages": perceptron.predict(fresh),
+            "linear in the ten averages": features[1]
+            @ np.linalg.lstsq(features[0], learnt, rcond=None)[0],
+            "linear in MACs": np.asarray(line(space.macs(fresh)), dtype=np.float64),
+        }
+        for name, values in found.items():
+            print(f"{name:34} {told(values, actual)}")
+        depths = np.array([space.to_config(one)["decoder_layer_num"] for one in fresh])
+        for depth in range(1, space.decoder_layers + 1):
+            of_depth = actual[depths == depth]
+            if len(of_depth):
+                print(
+                    f"  {depth} decoder layers: {len(of_depth)} networks, {of_depth.min():.0f} to "
+                    f"{of_depth.max():.0f} ms"
+                )
+
+
+def _with_one(features: Floats) -> Floats:
+    return np.column_stack([features, np.ones(len(features))])
+
+
+if __name__ == "__main__":
+    main()
