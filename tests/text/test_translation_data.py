@@ -145,7 +145,9 @@ def test_a_vocabulary_can_be_given(files: str, tmp_path: Path) -> None:
     kept.save(tmp_path / "words.vocabulary")
     same = config.replace(vocabulary=str(tmp_path / "words.vocabulary"))
     assert training_data(files, same, ALONE, folder=tmp_path / "out").notes == data.notes
-    with pytest.raises(InvalidInputError, match=f"this one has {SIZE} and the vocabulary"):
+    with pytest.raises(
+        InvalidInputError, match=rf"this one has {SIZE}, and .*dict\.txt has {len(words) + 4}"
+    ):
         read(files, config)
     write_lines(path, [f"{word} 1" for word in words[::-1]])
     with pytest.raises(InvalidInputError, match="is another one than"):

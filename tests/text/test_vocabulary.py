@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -214,6 +215,13 @@ def test_a_learned_vocabulary_comes_back_from_its_file(tmp_path: Path) -> None:
     again = Vocabulary.load(tmp_path / "vocabulary.model")
     assert again.encode(LINES) == LEARNED.encode(LINES)
     assert (again.size, again.fingerprint) == (80, LEARNED.fingerprint)
+
+
+def test_vocabularies_go_to_other_processes(tmp_path: Path) -> None:
+    for vocabulary in (LEARNED, dictionary(tmp_path, ["the", "dog"], MERGES)):
+        again = pickle.loads(pickle.dumps(vocabulary))
+        assert again.fingerprint == vocabulary.fingerprint
+        assert again.encode(LINES[:5]) == vocabulary.encode(LINES[:5])
 
 
 @pytest.mark.parametrize("ids", [[-1], [80], [5, 1_000]])

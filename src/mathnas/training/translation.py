@@ -100,27 +100,29 @@ def _vocabulary(
 ) -> Vocabulary:
     """That of the folder, where it is kept if it was not there."""
     given = None if config.vocabulary is None else _read(Path(config.vocabulary).expanduser())
-    if given is not None:
-        size = given.size if size is None else size
-    path = None if folder is None else folder / VOCABULARY_FILE
-    if path is None:
-        found = given or Vocabulary.learn(training.lines(), size or VOCABULARY_SIZE)
+    wanted = size if size is not None or given is None else given.size
+
+    def made() -> Vocabulary:
+        return given or Vocabulary.learn(training.lines(), wanted or VOCABULARY_SIZE)
+
+    if folder is None:
+        found, where = made(), config.vocabulary or "the vocabulary"
     else:
+        path = folder / VOCABULARY_FILE
         if processes.first and not path.exists():
-            made = given or Vocabulary.learn(training.lines(), size or VOCABULARY_SIZE)
-            made.save(path)
+            made().save(path)
         processes.wait()
-        found = Vocabulary.load(path)
+        found, where = Vocabulary.load(path), str(path)
         if given is not None and given.fingerprint != found.fingerprint:
             raise InvalidInputError(
-                f"a training keeps its vocabulary, but {path} is another one than "
+                f"a training keeps its vocabulary, but {where} is another one than "
                 f"{config.vocabulary}: name another folder."
             )
-    if size is not None and found.size != size:
+    if wanted is not None and found.size != wanted:
         raise InvalidInputError(
-            f"a supernet has an output for every token of the vocabulary, but this one has {size} "
-            f"and the vocabulary {found.size}: make a supernet of that size, or give another "
-            "vocabulary."
+            f"a supernet has an output for every token of the vocabulary, but this one has "
+            f"{wanted}, and {where} has {found.size}: make a supernet of that size, or name "
+            "another vocabulary or folder."
         )
     return found
 
