@@ -78,7 +78,7 @@ RUNTIME_ENGINES = {
 }
 TEXT = {
     *("errors", "_files", "_records", "_threads", "datasets", "evaluation", "metrics", "nets"),
-    "space",
+    *("space", "tokens"),
 }
 CORE = {
     *FLOW,

@@ -20,14 +20,13 @@ from mathnas.nets.counting import counted_macs, counted_params
 from mathnas.nets.extracted import extract_network
 from mathnas.nets.hat_checkpoints import load_hat
 from mathnas.nets.supertransformer import (
-    END,
-    PAD,
     DecoderLayer,
     SubTransformer,
     SuperTransformerNet,
 )
 from mathnas.space import Network
 from mathnas.spaces import SuperTransformer
+from mathnas.tokens import END, PAD
 
 torch.set_num_threads(1)
 

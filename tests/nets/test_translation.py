@@ -14,9 +14,10 @@ import torch
 from mathnas import FileFormatError, InvalidInputError
 from mathnas.devices.timing import TimingSettings, time_in_turns
 from mathnas.nets.beam_search import BeamSearch
-from mathnas.nets.supertransformer import END, SuperTransformerNet
+from mathnas.nets.supertransformer import SuperTransformerNet
 from mathnas.nets.translation_engine import TranslationEngine
 from mathnas.spaces import SuperTransformer
+from mathnas.tokens import END
 
 torch.set_num_threads(1)
 

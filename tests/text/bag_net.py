@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mathnas import Block, BlockNode, Network, SearchSpace
 from mathnas.nets.supernet import Supernet
-from mathnas.text.vocabulary import PAD
+from mathnas.tokens import PAD
 
 # these networks are too small to gain from more, and waiting threads would slow other tests
 torch.set_num_threads(1)

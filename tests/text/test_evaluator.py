@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from mathnas import Evaluator, InvalidInputError, Measurement, Network
 from mathnas.nets.beam_search import BeamSearch, translations
-from mathnas.nets.supertransformer import END, SuperTransformerNet
+from mathnas.nets.supertransformer import SuperTransformerNet
 from mathnas.spaces import SuperTransformer
 from mathnas.testing.evaluators import EvaluatorContract
 from mathnas.text.batches import packed
 from mathnas.text.bleu import bleu
 from mathnas.text.evaluator import ReferenceBleu, TranslationEvaluator
 from mathnas.text.vocabulary import Vocabulary
+from mathnas.tokens import END
 
 torch.set_num_threads(1)
 

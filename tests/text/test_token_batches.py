@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mathnas.errors import InvalidInputError
 from mathnas.text.batches import TokenBatches, packed
-from mathnas.text.vocabulary import END, PAD
+from mathnas.tokens import END, PAD
 
 Ids = list[int]
 Pairs = list[tuple[Ids, Ids]]

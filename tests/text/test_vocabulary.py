@@ -22,7 +22,8 @@ from text_cases import translated, write_lines
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.text._bpe import BytePairs
 from mathnas.text._lines import read_lines
-from mathnas.text.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from mathnas.text.vocabulary import Vocabulary
+from mathnas.tokens import END, PAD, START, UNKNOWN
 
 LINES = [sentence for pair in translated(200) for sentence in pair]
 LEARNED = Vocabulary.learn(LINES, 80)

@@ -217,4 +217,5 @@ def _input_lines() -> list[str]:
         content = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileFormatError(f"the input is no UTF-8 text: {error}.") from error
-    return content.splitlines()
+    # as in files: no other character ends a line
+    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mathnas.errors import InvalidInputError
-from mathnas.nets.supertransformer import END, PAD, START, DecoderState
+from mathnas.nets.supertransformer import DecoderState
 from mathnas.nets.translator import Translator
+from mathnas.tokens import END, PAD, START
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from mathnas.spaces.supertransformer import (
     SuperTransformer,
     attended_layers,
 )
+from mathnas.tokens import END, PAD, UNKNOWN
 
-START, PAD, END, UNKNOWN = 0, 1, 2, 3  # ids of the special tokens, as fairseq has them
 _FIRST_POSITION = PAD + 1
 _LONGEST_PERIOD = 10_000.0
 _ATTENTION_SHARE = 1 / 3  # of the dropout: HAT has 0.3 and 0.1

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mathnas._threads import torch_threads
 from mathnas.errors import InvalidInputError
-from mathnas.nets.supertransformer import END
 from mathnas.nets.translator import Translator
+from mathnas.tokens import END
 
 _WORD = 7  # that dummy sentences repeat
 _RUNTIMES = ("torch", "onnxruntime")

@@ -15,7 +15,8 @@ from mathnas._files import replacing
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.nets.agreement import TOLERANCE, check_agreement
 from mathnas.nets.onnx_export import exported
-from mathnas.nets.supertransformer import END, DecoderState, SubTransformer
+from mathnas.nets.supertransformer import DecoderState, SubTransformer
+from mathnas.tokens import END
 
 _EXAMPLE = (7, 11)  # lengths of a source that is exported with, and of one that is checked with
 _PAST = 3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mathnas.errors import InvalidInputError
-from mathnas.text.vocabulary import END, PAD
+from mathnas.tokens import END, PAD
 
 LONGEST = 256  # tokens of a sentence, by default
 

@@ -17,9 +17,9 @@ from mathnas._records import Record, check_header, shown
 from mathnas.errors import FileFormatError, InvalidInputError, MissingExtraError
 from mathnas.text._bpe import VERSIONS, BytePairs, joined, read_codes
 from mathnas.text._lines import read_lines
+from mathnas.tokens import END, PAD, START, UNKNOWN
 
 # as in fairseq, whose dictionaries do not list them
-START, PAD, END, UNKNOWN = range(4)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
 VOCABULARY_FILE = "vocabulary.model"
