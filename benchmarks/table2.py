@@ -12,10 +12,10 @@
    predictor, and where a decoder layer is absent they are BLEU. Here the predictor is trained anew
    on HAT's measurements (2,000 rows a device, 5,000 steps), and a table of layers is fitted by
    least squares to those rows that have both embedding widths of the space, 512.
-4. The searches, on the fitted tables, in this run. BLEU of blocks is not public, so MACs stand in
-   for it: the largest network that is predicted to be no slower than the table's HAT network. The
-   exact search beside HAT's evolution (ours: mathnas.baselines.hat_search) at two budgets. This
-   compares searches; it claims no BLEU.
+4. The searches, on the fitted tables, in this run. The public data that this reads have no BLEU of
+   blocks, so MACs stand in for it: the largest network that is predicted to be no slower than the
+   table's HAT network. The exact search beside HAT's evolution (ours:
+   mathnas.baselines.hat_search) at two budgets. This compares searches; it claims no BLEU.
 """
 
 from __future__ import annotations
