@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mathnas import InvalidInputError
-from mathnas.devices.timing import TimingSettings, quartile_spread, time_in_turns
+from mathnas.devices.timing import Timing, TimingSettings, quartile_spread, time_in_turns
 
 QUICK = TimingSettings(rounds=6, slice_ms=2.0, warmup_ms=20.0)
 
@@ -174,7 +174,9 @@ def test_further_statistics_become_measurements(monkeypatch: pytest.MonkeyPatch)
     assert found.measurement("median").value == pytest.approx(0.7)
     kept = found.measurement(notes={"load": "1"})
     assert (kept.value, kept.repeats, kept.notes) == (found.value, found.repeats, {"load": "1"})
-    with pytest.raises(InvalidInputError, match="median, min, cpu, each once, but got 'mode'"):
+    with pytest.raises(
+        InvalidInputError, match="median, min, trimmed, cpu, each once, but got 'mode'"
+    ):
         found.measurement("mode")
 
 
@@ -185,6 +187,14 @@ class Metronome:
 
     def last_ms(self) -> float:
         return 7.0
+
+
+def test_a_trimmed_mean_leaves_the_fastest_and_the_slowest_tenth_out() -> None:
+    slices = np.array([9.0, *np.arange(1.0, 19.0), 0.0])
+    found = Timing(slices, slices, slices, 0.0, 5, 0.1)
+    kept = np.sort(slices)[2:-2]
+    assert found.trimmed == pytest.approx(kept.mean())
+    assert found.measurement("trimmed").value == found.trimmed
 
 
 def test_what_has_a_clock_of_its_own_is_timed_by_it() -> None:

@@ -153,7 +153,7 @@ class LatencyEvaluator(StreamingEvaluator, Generic[ModelT]):
         timing: how to time.
         batch_size: networks that are timed in turns.
         statistics: further ones of each time (`mathnas.devices.timing.STATISTICS`), as metrics
-            ``latency_ms_median``, ``latency_ms_min``, ``latency_ms_cpu``.
+            ``latency_ms_median``, ``latency_ms_min``, ``latency_ms_trimmed``, ``latency_ms_cpu``.
         reference: a network that is timed in turns with all others, so that a machine that has
             become slower or faster is noticed.
         noise: what is too noisy, and how often it is tried again.

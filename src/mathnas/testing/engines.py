@@ -95,7 +95,7 @@ class EngineContract:
             lambda network: model,
             engine,
             timing=_QUICK,
-            statistics=["median", "min", "cpu"],
+            statistics=["median", "min", "trimmed", "cpu"],
             noise=NoiseRule(attempts=1),
             accept_noise=True,
         )
