@@ -11,14 +11,18 @@ pytest.importorskip("torch")
 import torch
 from nets_cases import TINY, images
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mathnas import Network
+from mathnas.nets.counting import counted_macs
 from mathnas.nets.digits import DigitsNet
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
-from mathnas.spaces import MobileNetV3, NASBench201
+from mathnas.nets.supertransformer import SubTransformer, SuperTransformerNet
+from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer
 from mathnas.testing.supernets import SupernetContract
+from mathnas.tokens import END, PAD
 
 
 class TestDigitsNet(SupernetContract):
@@ -66,6 +70,52 @@ class TestNASBench201Net(SupernetContract):
     def networks(self, supernet: NASBench201Net) -> Sequence[Network]:
         """Dead edges, nothing at all, and everything too."""
         return [(3, 2, 0, 0, 3, 0), (0, 0, 3, 0, 0, 2), *supernet.space.sample(3, seed=1)]
+
+
+class TestSuperTransformerNet(SupernetContract):
+    """A row of logits a token; the space counts layers alone, without the vocabulary's."""
+
+    @pytest.fixture(params=[(16, 16), (12, 16)], ids=["equal widths", "unequal widths"])
+    def supernet(self, request: pytest.FixtureRequest) -> SuperTransformerNet:
+        space = SuperTransformer(
+            *request.param,
+            ffn=(8, 24),
+            heads=(2, 4),
+            encoder_layers=3,
+            decoder_layers=3,
+            projection=16,
+            source=7,
+            target=5,
+            vocabulary=30,
+        )
+        return SuperTransformerNet(space)
+
+    @pytest.fixture
+    def inputs(self, supernet: SuperTransformerNet) -> Tensor:
+        """Pairs of the lengths that the space counts at, and a shorter one."""
+        x = supernet.example_inputs(3)
+        x[2, 0, 3] = END
+        x[2, 0, 4:], x[2, 1, 3:] = PAD, PAD
+        return x
+
+    @pytest.fixture
+    def networks(self, supernet: SuperTransformerNet) -> Sequence[Network]:
+        """The shallowest and the deepest decoder too."""
+        return [*supernet.extremes(), *supernet.space.sample(3, seed=1)]
+
+    def rows(self, inputs: Tensor) -> int:
+        return int((inputs[:, 1] != PAD).sum())
+
+    def macs(self, network: nn.Module, x: Tensor) -> float:
+        assert isinstance(network, SubTransformer)
+        with sdpa_kernel(SDPBackend.MATH):  # the counter does not know the fused one
+            counted = counted_macs(network, x)
+        words = network.encoder.embed_tokens.num_embeddings
+        return counted - self.rows(x) * network.decoder.width * words
+
+    def params(self, network: nn.Module) -> int:
+        assert isinstance(network, SubTransformer)
+        return super().params(network) - network.encoder.embed_tokens.weight.numel()
 
 
 # ---- supernets that do not keep it ---------------------------------------------------------------

@@ -63,7 +63,8 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, network: Network) -> Tensor:
-        """Run one network on the shared weights: input to logits of shape (batch, classes)."""
+        """Run one network on the shared weights: inputs to logits of shape (batch, classes), or
+        of shape (tokens, vocabulary) where inputs are sentences."""
 
     @abstractmethod
     def extract(self, network: Network) -> nn.Module:

@@ -25,7 +25,9 @@ class SupernetContract:
     """Inherit and override the fixtures `supernet` and `inputs`.
 
     The tests change a copy of the supernet first, so that statistics, shifts and weights are not
-    the special ones of a new network.
+    the special ones of a new network. Inputs need not be images. Override `rows` where an input has
+    not one row of logits, as a sentence has one a token, and `macs` and `params` where the space
+    counts otherwise than they do.
 
     Attributes:
         bias_macs: whether the space counts one MAC more for every output of a layer with a bias.
@@ -43,6 +45,19 @@ class SupernetContract:
     """
 
     bias_macs: ClassVar[bool] = False
+
+    def rows(self, inputs: Tensor) -> int:
+        """How many rows of logits a network gives for some inputs: one for each."""
+        return len(inputs)
+
+    def macs(self, network: nn.Module, x: Tensor) -> float:
+        """What the space should count as the MACs of an extracted network, for one input, shape
+        (1, ...): those of convolutions and linear layers."""
+        return counted_macs(network, x, with_bias=self.bias_macs)
+
+    def params(self, network: nn.Module) -> int:
+        """What the space should count as the parameters of an extracted network: all."""
+        return sum(parameter.numel() for parameter in network.parameters())
 
     @pytest.fixture
     def supernet(self) -> Supernet:
@@ -77,7 +92,7 @@ class SupernetContract:
             with torch.no_grad():
                 expected = net(inputs, network)
                 difference = (static(inputs) - expected).abs().max()
-            assert expected.shape[0] == len(inputs)
+            assert expected.shape[0] == self.rows(inputs)
             assert expected.ndim == 2
             assert difference <= 1e-6 * expected.abs().max(), f"{network} differs"
 
@@ -127,7 +142,7 @@ class SupernetContract:
         if net.space.block_macs is None:
             pytest.skip("the space does not know its MACs")
         for network in networks:
-            counted = counted_macs(net.extract(network), inputs[:1], with_bias=self.bias_macs)
+            counted = self.macs(net.extract(network), inputs[:1])
             assert net.space.macs([network])[0] == counted, f"{network} has other MACs"
 
     def test_parameters_are_those_of_the_space(
@@ -140,7 +155,7 @@ class SupernetContract:
             numbers = [count for count in known if count is not None]
             if len(numbers) < len(known):
                 pytest.skip("the space does not know its parameters")
-            counted = sum(parameter.numel() for parameter in net.extract(network).parameters())
+            counted = self.params(net.extract(network))
             assert sum(numbers) == counted, f"{network} has other parameters"
 
     # ---- running -----------------------------------------------------------------------------
