@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +125,29 @@ def test_graphs_translate_too(place: Path, network: Path, run: Run) -> None:
     assert "for a beam of 3: give --beam 3" in err
 
 
+def test_the_card_tells_how_to_translate(place: Path, network: Path, run: Run) -> None:
+    card = network.with_name("net.safetensors.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+    found: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        exec(code.replace("A sentence.", SENTENCES[0]), {"print": found.append})
+    assert found == expected(network)[:1]
+    assert "| input | sentences, as ids of the vocabulary |" in card
+
+
+def test_no_input_gives_no_translation(
+    network: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run("translate", network, "-")[:2] == (0, "")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"w9\r\nw3")))
+    code, out, _ = run("translate", network, "-")
+    assert code == 0
+    assert len(out.split("\n")) == 3
+    assert out.startswith(expected(network)[2])
+
+
 def test_what_does_not_fit_is_an_error(
     place: Path, network: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -164,3 +189,27 @@ def test_what_does_not_fit_is_an_error(
     )
     assert code == 1
     assert "mathnas.nets.translation_graphs" in err
+
+
+def test_what_does_not_translate_is_an_error(
+    place: Path, network: Path, run: Run, tmp_path: Path
+) -> None:
+    text, supernet = place / "text.en", place / "supernet.safetensors"
+    for wrong, told in (
+        (supernet, f"mathnas extract --supernet {supernet}"),
+        (place, "cut one out of its supernet"),
+        (place / "none.safetensors", "No such file or directory."),
+        (place / "none.onnx", "No such file or directory. A translator is two graphs"),
+        (place / "net.step.onnx", "NAME.onnx for NAME.encoder.onnx and NAME.step.onnx"),
+    ):
+        code, _, err = run("translate", wrong, text)
+        assert code == 1
+        assert told in err
+
+    for option in (("--measure", "latency_ms"), ("--finetune-epochs", 1), ("--data", "cifar10")):
+        code, _, err = run(
+            *("extract", "--supernet", supernet, "--network", NETWORK, *option),
+            *("-o", tmp_path / "net.safetensors"),
+        )
+        assert code == 1
+        assert "mathnas translate --references" in err

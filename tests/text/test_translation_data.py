@@ -104,6 +104,8 @@ def test_pairs_are_held_out_and_never_trained_on(files: str) -> None:
     kept = sum(len(inputs) for inputs, _ in sentences(data).batches)
     assert (trained, kept) == (250, 50)
     assert read(files, CONFIG.replace(held_out=0)).held_out is None
+    with pytest.raises(InvalidInputError, match="name files to validate with"):
+        read(files, CONFIG.replace(held_out=300))
 
 
 def test_a_part_to_validate_with_is_taken_whole(files: str, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def extract(
     )
     choice = None
     if isinstance(file.supernet, GivesExamples):
-        wanted = _of_no_images(wanted, suffix, data)
+        wanted = _of_no_images(wanted, suffix, data, finetuning)
     else:
         choice = _images_choice(
             data or file.data, calibration, count, test, resolution, keep_statistics
@@ -267,7 +267,9 @@ def _trained_at(notes: Mapping[str, object]) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _of_no_images(wanted: tuple[str, ...] | None, suffix: str, data: str | None) -> tuple[str, ...]:
+def _of_no_images(
+    wanted: tuple[str, ...] | None, suffix: str, data: str | None, finetuning: Finetuning
+) -> tuple[str, ...]:
     """What is measured of a network that reads no images: nothing here.
 
     Raises:
@@ -278,10 +280,11 @@ def _of_no_images(wanted: tuple[str, ...] | None, suffix: str, data: str | None)
             f"a translator runs in steps, which {suffix} files do not hold: name a .safetensors "
             "file, and export its graphs with mathnas.nets.translation_graphs."
         )
-    if wanted or data is not None:
+    if wanted or data is not None or finetuning.epochs:
         raise InvalidInputError(
-            "accuracy and latency are measured here of networks for images: leave --measure and "
-            "--data out, and see mathnas translate --references."
+            "networks for images are measured and fine-tuned here, but this one translates: leave "
+            "--measure, --data and --finetune-epochs out, and score what is written with mathnas "
+            "translate --references."
         )
     return ()
 

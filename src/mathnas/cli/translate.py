@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mathnas.text.vocabulary import Vocabulary
 
 _AT_ONCE = 64  # sentences between two moves of the progress bar
+_KINDS = (".safetensors", ".onnx")
 
 
 def register(app: typer.Typer) -> None:
@@ -148,6 +149,11 @@ class _Network:
             FileFormatError: a file is missing or damaged.
             MissingExtraError: what reads it is not installed.
         """
+        if path.suffix not in _KINDS:
+            raise InvalidInputError(
+                f"a network that translates is NAME{' or NAME'.join(_KINDS)}, but got "
+                f"{str(path)!r}: cut one out of its supernet with mathnas extract."
+            )
         words = _vocabulary(path, vocabulary)
         if path.suffix == ".onnx":
             with needing("graphs", "onnx"):
@@ -162,7 +168,15 @@ class _Network:
         from mathnas.nets.extracted import read_extracted
         from mathnas.nets.supertransformer import SubTransformer
 
-        extracted = read_extracted(path)
+        try:
+            extracted = read_extracted(path)
+        except FileFormatError as error:
+            if not _is_supernet(path):
+                raise
+            raise InvalidInputError(
+                f"one network translates, but {path} is a supernet: cut one out of it, mathnas "
+                f"extract --supernet {path} --network ... -o {path.with_name('net.safetensors')}."
+            ) from error
         module = extracted.module
         if not isinstance(module, SubTransformer):
             raise InvalidInputError(
@@ -182,6 +196,16 @@ class _Network:
                 f"{words.fingerprint[:12]}: name that one, --vocabulary FILE."
             )
         return cls(module, words, False)
+
+
+def _is_supernet(path: Path) -> bool:
+    from mathnas.nets.files import supernet_notes
+
+    try:
+        supernet_notes(path)
+    except FileFormatError:
+        return False
+    return True
 
 
 def _vocabulary(network: Path, path: Path | None) -> Vocabulary:
@@ -217,5 +241,7 @@ def _input_lines() -> list[str]:
         content = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileFormatError(f"the input is no UTF-8 text: {error}.") from error
+    if not content:
+        return []
     # as in files: no other character ends a line
     return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]

@@ -14,12 +14,14 @@ from mathnas.evaluation import Measurement
 from mathnas.metrics import Metric, metric_named
 from mathnas.nets.export import ExportedFile
 from mathnas.nets.extracted import ExtractedNetwork
+from mathnas.nets.supertransformer import SubTransformer
 from mathnas.space import network_text
 from mathnas.table import BlockTable
 
 CARD_FORMAT = "mathnas-model-card"
 CARD_VERSION = 1
 _CONFIDENCE = 0.9
+_VOCABULARY = "vocabulary.model"  # where the notes name none: as a training names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class ModelCard:
             "## File",
             self._file(),
             "## How to load it",
-            f"```python\n{loading_code(self.file)}```",
+            f"```python\n{self._code()}```",
             self._input_text(),
             *self._provenance(),
         ]
@@ -223,13 +225,29 @@ class ModelCard:
                 [
                     ("bytes", f"{file.bytes:,}"),
                     ("SHA-256", f"`{file.sha256}`"),
-                    ("input", f"{file.batch or 'any number'} x {_shape(file.input_shape)}"),
+                    ("input", self._input()),
                 ],
             )
             + f"\n\n{extraction}The file was read again and run: its outputs differ from those of "
             f"the module, with the module's own statistics, by {file.difference:.2g} of the "
             f"largest output; {file.tolerance:g} was allowed."
         )
+
+    @property
+    def _translates(self) -> bool:
+        return isinstance(self.extracted.module, SubTransformer)
+
+    def _input(self) -> str:
+        if self._translates:
+            return "sentences, as ids of the vocabulary"
+        return f"{self.file.batch or 'any number'} x {_shape(self.file.input_shape)}"
+
+    def _code(self) -> str:
+        if not self._translates:
+            return loading_code(self.file)
+        noted = self.extracted.notes.get("vocabulary")
+        name = noted.get("file") if isinstance(noted, Mapping) else None
+        return translating_code(self.file, str(name or _VOCABULARY))
 
     def _input_text(self) -> str:
         record = self.extracted.notes.get("preprocessing")
@@ -290,6 +308,19 @@ def loading_code(file: ExportedFile) -> str:
             f"logits = network(torch.zeros{shape})\n"
         )
     raise InvalidInputError(f"nobody knows how to load a {file.format!r} file.")
+
+
+def translating_code(file: ExportedFile, vocabulary: str) -> str:
+    """Python that loads a translator and its vocabulary from the working folder, and translates."""
+    return (
+        "from mathnas.nets.beam_search import translations\n"
+        "from mathnas.nets.extracted import load_extracted\n"
+        "from mathnas.text.vocabulary import Vocabulary\n\n"
+        f"network = load_extracted({file.path.name!r})\n"
+        f"vocabulary = Vocabulary.load({vocabulary!r})\n"
+        "(found,) = translations(network, vocabulary.encode(['A sentence.']))\n"
+        "print(vocabulary.decode(found.tokens))\n"
+    )
 
 
 def _costs(extracted: ExtractedNetwork) -> dict[str, float | None]:

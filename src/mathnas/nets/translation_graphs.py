@@ -19,6 +19,7 @@ from mathnas.nets.supertransformer import DecoderState, SubTransformer
 from mathnas.tokens import END
 
 _EXAMPLE = (7, 11)  # lengths of a source that is exported with, and of one that is checked with
+_PARTS = (".encoder", ".step")
 _PAST = 3
 _STEPS = 3
 
@@ -146,6 +147,11 @@ class OnnxTranslator:
         for place in graph_paths(path):
             try:
                 graphs.append(onnx.load(place, load_external_data=False))
+            except OSError as error:
+                raise FileFormatError(
+                    f"{place} cannot be read: {error.strerror or error}. A translator is two "
+                    "graphs, which TranslationGraphs.write writes."
+                ) from error
             except Exception as error:  # protobuf's own kinds
                 raise FileFormatError(f"{place} cannot be read as a graph: {error}.") from error
         (tokens,) = (given for given in graphs[1].graph.input if given.name == "tokens")
@@ -191,9 +197,13 @@ def graph_paths(path: str | Path) -> tuple[Path, Path]:
         InvalidInputError: the path has another ending.
     """
     place = Path(path)
-    if place.suffix != ".onnx":
-        raise InvalidInputError(f"graphs are written as NAME.onnx, but got {place.name!r}.")
-    return place.with_suffix(".encoder.onnx"), place.with_suffix(".step.onnx")
+    encoder, step = (place.with_suffix(f"{part}.onnx") for part in _PARTS)
+    if place.suffix != ".onnx" or place.stem.endswith(_PARTS):
+        raise InvalidInputError(
+            "a translator's two graphs are named together, NAME.onnx for NAME.encoder.onnx and "
+            f"NAME.step.onnx, but got {place.name!r}."
+        )
+    return encoder, step
 
 
 class _Encoder(nn.Module):

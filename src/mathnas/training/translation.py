@@ -82,6 +82,12 @@ def _parts(text: str, config: TrainingConfig) -> tuple[ParallelText, ParallelTex
     training = open_parallel(text, "train")
     if has_part(text, "valid"):
         return training, open_parallel(text, "valid")
+    if config.held_out >= len(training):
+        raise InvalidInputError(
+            f"{text} has {len(training)} pairs and no part to validate on, but held_out is "
+            f"{config.held_out}: hold out fewer of them (held_out=0: none), or name files to "
+            "validate with, text:TRAIN.src,TRAIN.tgt,VALID.src,VALID.tgt."
+        )
     if config.held_out:
         return training.holdout(config.held_out, config.seed)
     return training, None
