@@ -12,8 +12,10 @@
 //   - bounded: the limits are relaxed with multipliers, which deflected Polyak subgradient steps
 //     improve; a bound of 0 or more settles the box;
 //   - reduced: candidates whose reduced cost lifts the bound to 0;
-//   - enumerated depth first when few choices are left, otherwise split on the node whose
-//     candidates are nearly tied and differ much in weight.
+//   - enumerated depth first when few choices are left, cut by reduced costs and by what a limit
+//     leaves unused (which costs its multiplier); of many choices the last nodes are taken
+//     together, sorted by weight, so that those which use up a limit are found by bisection;
+//   - otherwise split on the node whose candidates are nearly tied and differ much in weight.
 // Stages (nodes of which the last ones may be absent) are kept by the search itself. The bound takes
 // the best depth, by the sums of the cheapest candidates that are present and of the absent ones,
 // so a reduced cost is that of the best depth with the candidate. Where several depths are left the
@@ -46,8 +48,13 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kPrune = 1e-11;
 constexpr double kTolerance = 1e-9;
-constexpr double kEnumerated = 1e9;  // choices that are listed rather than split,
-constexpr std::int64_t kLeaves = 4000;  // unless bounds cut so few that this many are looked at
+constexpr double kEnumerated = 1e12;  // choices that are listed rather than split,
+constexpr std::int64_t kLeaves = 12'000;  // unless bounds cut so few that this many are looked at
+constexpr double kHard = 1e6;  // with more choices than this, the cheapest ones are listed first,
+constexpr double kGlance = 0.25;  // up to this share of what may be better,
+constexpr std::int64_t kGlanced = 4'000;  // or until this many were looked at
+constexpr double kJoined = 1e4;  // with more choices than this, the last nodes are taken together,
+constexpr double kEndings = 1'500;  // with at most this many choices
 constexpr std::size_t kChildren = 32;           // more candidates than this share one last child
 constexpr std::size_t kUnclocked = 300'000;  // additions between two looks at the clock
 
@@ -71,14 +78,32 @@ struct Box {
   std::vector<double> multipliers;
   double bound = -kInfinity;    // no choice of the box has a smaller ratio
   int depth = 0;
+  bool glanced = false;         // the cheapest choices were listed
+  bool together = false;        // the limits were looked at together
 
   int open() const { return static_cast<int>(node.size()); }
+
+  double choices() const {
+    double number = 1.0;
+    for (int q = 0; q < open(); ++q) number *= start[q + 1] - start[q];
+    return number;
+  }
 };
 
 // Linear function below -u F^p on an interval of F.
 struct Line {
   double constant = 0.0;
   double slope = 0.0;
+};
+
+// Choices for the nodes that are listed last, in the order of their weight in one row: those that
+// leave little of its limit unused are found by bisection.
+struct Endings {
+  std::vector<int> nodes;       // open nodes
+  int row = 0;
+  std::vector<double> weights;  // in that row, ascending
+  std::vector<double> sums;     // of each choice its reduced costs, then its weights in all rows
+  std::vector<int> picked;      // of each choice a candidate a node
 };
 
 class Search {
@@ -615,11 +640,23 @@ class Search {
         if (box.depth == 0) steps = std::min(steps + 20, 2000);
         continue;
       }
-      double length = 0.0;
+      double along = 0.0, before = 0.0, length = 0.0;
       for (int k = 0; k < rows_; ++k) {
         if (mu[k] <= 0.0 && gradient[k] < 0.0) gradient[k] = 0.0;
-        direction[k] = gradient[k] + 0.4 * direction[k];
+        along += gradient[k] * direction[k];
+        before += direction[k] * direction[k];
+      }
+      // along a ridge: without the part of the last direction that this one takes back
+      const double kept = along < 0.0 ? -along / before : 0.4;
+      double steep = 0.0;
+      for (int k = 0; k < rows_; ++k) {
+        direction[k] = gradient[k] + kept * direction[k];
         length += direction[k] * direction[k];
+        steep += gradient[k] * gradient[k];
+      }
+      if (length < 1e-4 * steep) {  // nothing is left: start anew
+        direction = gradient;
+        length = steep;
       }
       if (length < 1e-18 || step < 1e-2) break;
       const double move = step * std::max(1e-9, -value) / length;
@@ -697,11 +734,10 @@ class Search {
   // ---- one box --------------------------------------------------------------------------------
 
   // Settle a box or put the boxes that it falls into on the stack. False where the time came first:
-  // the box is as good as untouched, but for what was proven of it. `together` is whether the limits
-  // were looked at together in the whole.
-  bool explore(Box &box, std::vector<Box> &stack, bool together = false) {
+  // the box is as good as untouched, but for what was proven of it.
+  bool explore(Box &box, std::vector<Box> &stack) {
     double value = 0.0, low = 0.0, high = 0.0;
-    if (box.depth == 0 && !together) tight_ = false;
+    if (box.depth == 0 && !box.together) tight_ = false;
     for (int turn = 0; turn < 6; ++turn) {
       if (!tighten_all(box, turn == 0)) return true;
       if (box.open() == 0) return settle(box);
@@ -734,19 +770,26 @@ class Search {
       split_depth(box, value, power(low), stack);
       return true;
     }
-    double choices = 1.0;
-    for (int q = 0; q < box.open(); ++q) choices *= box.start[q + 1] - box.start[q];
+    const double choices = box.choices();
+    if (box.depth == 0 && choices > kHard && !box.glanced) {
+      box.glanced = true;
+      const double before = ratio_;
+      enumerate(box, value, power(low), kGlance, kGlanced);
+      if (status_ != Status::Optimal) return false;
+      if (ratio_ < before) return explore(box, stack);
+    }
     if (choices <= kEnumerated) {
-      if (enumerate(box, value, power(low))) return true;
+      if (enumerate(box, value, power(low), 1.0, kLeaves)) return true;
       if (status_ != Status::Optimal) return false;
       value = reduce(box, low, high);  // u may have fallen
       if (value >= -cut_) return true;
       box.bound = std::max(box.bound, ratio_ + value / power(low));
     }
-    if (box.depth == 0 && rows_ > 1 && !together) {
+    if (box.depth == 0 && rows_ > 1 && !box.together) {
+      box.together = true;
       const std::size_t size = box.id.size();
       if (!tighten_whole(box)) return true;
-      if (tight_ || box.id.size() < size) return explore(box, stack, true);
+      if (tight_ || box.id.size() < size) return explore(box, stack);
     }
     branch(box, value, power(low), stack);
     return true;
@@ -818,57 +861,142 @@ class Search {
     return widest;
   }
 
-  // Depth first through all choices of a small box, cut by reduced cost and by weight. False where
-  // they are too many after all, or the time came first.
-  bool enumerate(const Box &box, double value, double least_power) {
+  // The choices for some nodes with reduced costs below `slack`.
+  Endings endings(const Box &box, std::vector<int> nodes, double slack) const {
+    Endings all;
+    const std::size_t stride = rows_ + 1;
+    std::vector<double> sums(stride, 0.0), longer;
+    std::vector<int> picked, next;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      const int q = nodes[i];
+      const bool ordered = i > 0 && interchangeable(box, nodes[i - 1], q);
+      longer.clear();
+      next.clear();
+      for (std::size_t c = 0; c * stride < sums.size(); ++c) {
+        const double *own = sums.data() + c * stride;
+        const auto before = picked.begin() + c * i;
+        const int skipped = ordered ? place(box, nodes[i - 1], *(before + i - 1)) : 0;
+        for (int e = box.start[q]; e < box.start[q + 1]; ++e) {
+          if (own[0] + reduced_[e] >= slack || place(box, q, box.id[e]) < skipped) continue;
+          longer.push_back(own[0] + reduced_[e]);
+          for (int k = 0; k < rows_; ++k) longer.push_back(own[k + 1] + row(k)[box.id[e]]);
+          next.insert(next.end(), before, before + i);
+          next.push_back(box.id[e]);
+        }
+      }
+      sums.swap(longer);
+      picked.swap(next);
+    }
+    if (rows_ > 0)  // the row whose limit is dearest
+      all.row = static_cast<int>(
+          std::max_element(box.multipliers.begin(), box.multipliers.end()) -
+          box.multipliers.begin());
+    std::vector<std::pair<double, int>> order(sums.size() / stride);
+    for (std::size_t c = 0; c < order.size(); ++c)
+      order[c] = {rows_ > 0 ? sums[c * stride + 1 + all.row] : 0.0, static_cast<int>(c)};
+    std::sort(order.begin(), order.end());
+    const std::size_t width = nodes.size();
+    for (const auto &[weight, c] : order) {
+      all.weights.push_back(weight);
+      all.sums.insert(all.sums.end(), sums.begin() + c * stride, sums.begin() + (c + 1) * stride);
+      all.picked.insert(all.picked.end(), picked.begin() + c * width,
+                        picked.begin() + (c + 1) * width);
+    }
+    all.nodes = std::move(nodes);
+    return all;
+  }
+
+  // The number of a candidate in its node.
+  int place(const Box &box, int q, int candidate) const {
+    return candidate - program_.offsets[box.node[q]];
+  }
+
+  // Whether two open nodes are twins with the same candidates left: then of the choices that
+  // exchange what they take, one is enough.
+  bool interchangeable(const Box &box, int one, int other) const {
+    if (options_.count > 1 || program_.twin[box.node[one]] != program_.twin[box.node[other]])
+      return false;
+    const auto same = [&](int a, int b) { return place(box, one, a) == place(box, other, b); };
+    return std::equal(box.id.begin() + box.start[one], box.id.begin() + box.start[one + 1],
+                      box.id.begin() + box.start[other], box.id.begin() + box.start[other + 1],
+                      same);
+  }
+
+  // Depth first through the choices of a box, cut by reduced cost and by weight: what a limit leaves
+  // unused costs its multiplier. Looks at those with a bound up to a share of what may be better.
+  // False where these are more than `most`, or the time came first.
+  bool enumerate(const Box &box, double value, double least_power, double share,
+                 std::int64_t most) {
     const int open = box.open();
     std::vector<int> order(open);
     std::iota(order.begin(), order.end(), 0);
     std::vector<double> width(open);
     for (int q = 0; q < open; ++q) width[q] = spread(box, q);
-    std::sort(order.begin(), order.end(), [&](int a, int b) { return width[a] > width[b]; });
-    std::vector<std::vector<int>> lists(open);
+    std::sort(order.begin(), order.end(), [&](int a, int b) {
+      if (width[a] != width[b]) return width[a] > width[b];
+      const int first = program_.twin[box.node[a]], second = program_.twin[box.node[b]];
+      return first != second ? first < second : a < b;
+    });
+    int head = open;  // the nodes behind are taken together
+    if (const double choices = box.choices(); choices > kJoined) {
+      const double longest = std::min(kEndings, std::sqrt(choices));
+      double joined = 1.0;
+      while (head > 0) {
+        joined *= box.start[order[head - 1] + 1] - box.start[order[head - 1]];
+        if (joined > longest) break;
+        --head;
+      }
+    }
+    const Endings ends =
+        endings(box, {order.begin() + head, order.end()}, share * -value - cut_);
+    std::vector<std::vector<int>> lists(head);
+    std::vector<char> ordered(head, 0);
     // the least and the most that the nodes which follow weigh
     std::vector<double> ahead(static_cast<std::size_t>(open + 1) * rows_, 0.0), reach = ahead;
     for (int d = open - 1; d >= 0; --d) {
       const int q = order[d];
-      lists[d].resize(box.start[q + 1] - box.start[q]);
-      std::iota(lists[d].begin(), lists[d].end(), box.start[q]);
-      std::sort(lists[d].begin(), lists[d].end(),
-                [&](int a, int b) { return reduced_[a] < reduced_[b]; });
       for (int k = 0; k < rows_; ++k) {
         double low = kInfinity, high = -kInfinity;
-        for (int e : lists[d]) {
+        for (int e = box.start[q]; e < box.start[q + 1]; ++e) {
           low = std::min(low, row(k)[box.id[e]]);
           high = std::max(high, row(k)[box.id[e]]);
         }
         ahead[d * rows_ + k] = ahead[(d + 1) * rows_ + k] + low;
         reach[d * rows_ + k] = reach[(d + 1) * rows_ + k] + high;
       }
+      if (d >= head) continue;
+      lists[d].resize(box.start[q + 1] - box.start[q]);
+      std::iota(lists[d].begin(), lists[d].end(), box.start[q]);
+      std::stable_sort(lists[d].begin(), lists[d].end(),
+                       [&](int a, int b) { return reduced_[a] < reduced_[b]; });
+      ordered[d] = d > 0 && interchangeable(box, order[d - 1], q);
     }
     const double before = ratio_;
-    const std::int64_t most = leaves_ + kLeaves;
-    std::vector<std::size_t> at(open, 0);
-    std::vector<double> sum(open + 1, 0.0), used(static_cast<std::size_t>(open + 1) * rows_);
+    // better than u of now means more below u of then
+    const auto slack = [&] {
+      return std::min(share * -value, -value - (before - ratio_) * least_power) - cut_;
+    };
+    most += leaves_;
+    std::vector<std::size_t> at(head, 0);
+    std::vector<double> sum(head + 1, 0.0), used(static_cast<std::size_t>(head + 1) * rows_);
     std::copy(box.used.begin(), box.used.end(), used.begin());
     std::vector<int> choice = box.choice;
+    if (head == 0) return finish(box, ends, 0.0, used.data(), slack, choice, most);
     for (int d = 0; d >= 0;) {
       if (at[d] >= lists[d].size()) {
         if (--d >= 0) ++at[d];
         continue;
       }
       const int e = lists[d][at[d]];
-      // better than u of now means more below u of then
-      const double slack = -value - (before - ratio_) * least_power;
       sum[d + 1] = sum[d] + reduced_[e];
-      if (sum[d + 1] >= slack - cut_) {
+      if (sum[d + 1] >= slack()) {
         at[d] = lists[d].size();
         continue;
       }
       ++leaves_;
       if (leaves_ > most || out_of_time_after(16 * rows_ + 16)) return false;
       bool fits = true;
-      double unused = 0.0;  // what a limit leaves unused costs its multiplier
+      double unused = 0.0;
       for (int k = 0; k < rows_ && fits; ++k) {
         const double weight = used[d * rows_ + k] + row(k)[box.id[e]];
         used[(d + 1) * rows_ + k] = weight;
@@ -876,17 +1004,51 @@ class Search {
         const double left = box.bounds[k] - kTolerance - weight - reach[(d + 1) * rows_ + k];
         if (left > 0.0) unused += box.multipliers[k] * left;
       }
-      if (!fits || sum[d + 1] + unused >= slack - cut_) {
+      if (!fits || sum[d + 1] + unused >= slack()) {
         ++at[d];
         continue;
       }
       choice[box.node[order[d]]] = box.id[e];
-      if (d == open - 1) {
-        offer(choice);
+      if (d == head - 1) {
+        if (!finish(box, ends, sum[head], used.data() + head * rows_, slack, choice, most))
+          return false;
         ++at[d];
       } else {
-        at[++d] = 0;
+        ++d;
+        at[d] = ordered[d] ? at[d - 1] : 0;
       }
+    }
+    return true;
+  }
+
+  // Offer the choices that begin with what was chosen, whose reduced costs and weights are given.
+  // False where there are too many, or the time came first.
+  template <typename Slack>
+  bool finish(const Box &box, const Endings &ends, double reduced, const double *used,
+              const Slack &slack, std::vector<int> &choice, std::int64_t most) {
+    const std::size_t stride = rows_ + 1, width = ends.nodes.size();
+    double least = -kInfinity, heaviest = kInfinity;
+    if (rows_ > 0) {
+      const double room = box.bounds[ends.row] - used[ends.row], dear = box.multipliers[ends.row];
+      heaviest = room + kPrune;
+      if (dear > 0.0) least = room - kTolerance - (slack() - reduced) / dear;
+    }
+    const auto first = std::lower_bound(ends.weights.begin(), ends.weights.end(), least);
+    for (std::size_t c = first - ends.weights.begin(); c < ends.weights.size(); ++c) {
+      if (ends.weights[c] > heaviest) break;
+      if (width > 0 && (++leaves_ > most || out_of_time_after(16 * rows_ + 16))) return false;
+      const double *own = ends.sums.data() + c * stride;
+      double total = reduced + own[0];
+      bool fits = true;
+      for (int k = 0; k < rows_ && fits; ++k) {
+        const double left = box.bounds[k] - used[k] - own[k + 1];
+        fits = left >= -kPrune;
+        total += box.multipliers[k] * std::max(0.0, left - kTolerance);
+      }
+      if (!fits || total >= slack()) continue;
+      for (std::size_t i = 0; i < width; ++i)
+        choice[box.node[ends.nodes[i]]] = ends.picked[c * width + i];
+      offer(choice);
     }
     return true;
   }
