@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from solver_cases import ALL_SOLVERS, METRICS, OUR_SOLVERS, check, random_case, table_of
+from solver_cases import ALL_SOLVERS, KERNEL, METRICS, OUR_SOLVERS, check, random_case, table_of
 
 import mathnas as mn
 from mathnas.search import Program, highs_is_available
@@ -202,6 +202,36 @@ def test_a_rule_with_more_than_100_000_configurations_is_searched() -> None:
         short = mn.search(table, maximize="accuracy", limits=limits, rules=[fix(space, layers)])
         assert isinstance(short, mn.Answer)
         assert short.value == pytest.approx(accuracy[shallow].max(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [KERNEL, "numpy"])
+def test_columns_that_are_nearly_proportional_are_hard_but_proven(name: str) -> None:
+    space = deep_space(11, 4)
+    size = np.random.default_rng(7).lognormal(0, 0.6, space.num_blocks)
+    size[space.offsets[1:-1] + 2] = 0.0  # what is absent
+    looked_at = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        near = {metric: size * (1 + 1e-3 * rng.normal(size=len(size))) for metric in METRICS[:2]}
+        table = table_of(space, space.reference, {**near, "energy_mj": size}, 0.0)
+        accuracy, latency, energy = (table.all_responses(metric) for metric in METRICS[:3])
+        uses = {"latency_ms": latency, "energy_mj": energy}
+        share = rng.uniform(0.1, 0.9)  # the two limits are hardly the same
+        limits = [
+            mn.Limit(table.metrics[metric], "<=", float(np.quantile(own, share)))
+            for metric, own in uses.items()
+        ]
+        program = Program(table, "accuracy", True, limits)
+        solution = solver_for(program, name).solve(program, time_limit=60)
+        assert solution.status is mn.Status.OPTIMAL
+        (network,) = solution.networks
+        assert space.check(network) == network
+        assert program.holds(network)
+        within = np.all([uses[limit.metric.name] <= limit.value for limit in limits], axis=0)
+        best = table.exact(network, "accuracy")
+        assert best == pytest.approx(accuracy[within].max(), abs=1e-9 * program.span)
+        looked_at += solution.work.get("leaves", 0)
+    assert name != "kernel" or looked_at > 1000
 
 
 @pytest.mark.usefixtures("few_candidates")

@@ -16,11 +16,12 @@
 //     leaves unused (which costs its multiplier); of many choices the last nodes are taken
 //     together, sorted by weight, so that those which use up a limit are found by bisection;
 //   - otherwise split on the node whose candidates are nearly tied and differ much in weight.
+//
 // Stages (nodes of which the last ones may be absent) are kept by the search itself. The bound takes
 // the best depth, by the sums of the cheapest candidates that are present and of the absent ones,
 // so a reduced cost is that of the best depth with the candidate. Where several depths are left the
-// box is split into one for each, and the best one is searched first: the ratio and the multipliers
-// that it ends with serve the others.
+// box is split into one for each: the most promising one is searched first, as a whole program, and
+// the others start with the ratio that it ends with.
 //
 // Twin nodes (equal candidates) are interchangeable: of choices that differ only in which twin takes
 // which candidate, one is kept, unless several answers are asked for.
@@ -825,8 +826,7 @@ class Search {
   }
 
   // A child for every depth of a stage, the most promising on top of the stack. Each is a whole
-  // program without the stage, whose search starts with what is known of the others: the ratio to
-  // beat, and good multipliers.
+  // program without the stage, so it counts as one; it starts with this box's multipliers.
   void split_depth(const Box &box, double value, double least_power, std::vector<Box> &stack) {
     const Tail tail = box.tails.front();
     reduced_ = priced_;
@@ -971,11 +971,8 @@ class Search {
                        [&](int a, int b) { return reduced_[a] < reduced_[b]; });
       ordered[d] = d > 0 && interchangeable(box, order[d - 1], q);
     }
+    double seen = ratio_, slack = share * -value - cut_;
     const double before = ratio_;
-    // better than u of now means more below u of then
-    const auto slack = [&] {
-      return std::min(share * -value, -value - (before - ratio_) * least_power) - cut_;
-    };
     most += leaves_;
     std::vector<std::size_t> at(head, 0);
     std::vector<double> sum(head + 1, 0.0), used(static_cast<std::size_t>(head + 1) * rows_);
@@ -989,7 +986,11 @@ class Search {
       }
       const int e = lists[d][at[d]];
       sum[d + 1] = sum[d] + reduced_[e];
-      if (sum[d + 1] >= slack()) {
+      if (ratio_ != seen) {  // better than u of now means more below u of then
+        seen = ratio_;
+        slack = std::min(slack, -value - (before - ratio_) * least_power - cut_);
+      }
+      if (sum[d + 1] >= slack) {
         at[d] = lists[d].size();
         continue;
       }
@@ -1004,7 +1005,7 @@ class Search {
         const double left = box.bounds[k] - kTolerance - weight - reach[(d + 1) * rows_ + k];
         if (left > 0.0) unused += box.multipliers[k] * left;
       }
-      if (!fits || sum[d + 1] + unused >= slack()) {
+      if (!fits || sum[d + 1] + unused >= slack) {
         ++at[d];
         continue;
       }
@@ -1023,15 +1024,14 @@ class Search {
 
   // Offer the choices that begin with what was chosen, whose reduced costs and weights are given.
   // False where there are too many, or the time came first.
-  template <typename Slack>
   bool finish(const Box &box, const Endings &ends, double reduced, const double *used,
-              const Slack &slack, std::vector<int> &choice, std::int64_t most) {
+              double slack, std::vector<int> &choice, std::int64_t most) {
     const std::size_t stride = rows_ + 1, width = ends.nodes.size();
     double least = -kInfinity, heaviest = kInfinity;
     if (rows_ > 0) {
       const double room = box.bounds[ends.row] - used[ends.row], dear = box.multipliers[ends.row];
       heaviest = room + kPrune;
-      if (dear > 0.0) least = room - kTolerance - (slack() - reduced) / dear;
+      if (dear > 0.0) least = room - kTolerance - (slack - reduced) / dear;
     }
     const auto first = std::lower_bound(ends.weights.begin(), ends.weights.end(), least);
     for (std::size_t c = first - ends.weights.begin(); c < ends.weights.size(); ++c) {
@@ -1045,7 +1045,7 @@ class Search {
         fits = left >= -kPrune;
         total += box.multipliers[k] * std::max(0.0, left - kTolerance);
       }
-      if (!fits || total >= slack()) continue;
+      if (!fits || total >= slack) continue;
       for (std::size_t i = 0; i < width; ++i)
         choice[box.node[ends.nodes[i]]] = ends.picked[c * width + i];
       offer(choice);
