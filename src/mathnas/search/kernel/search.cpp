@@ -50,12 +50,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kPrune = 1e-11;
 constexpr double kTolerance = 1e-9;
 constexpr double kEnumerated = 1e12;  // choices that are listed rather than split,
-constexpr std::int64_t kLeaves = 12'000;  // unless bounds cut so few that this many are looked at
+constexpr std::int64_t kLeaves = 20'000;  // unless bounds cut so few that this many are looked at
 constexpr double kHard = 1e6;  // with more choices than this, the cheapest ones are listed first,
 constexpr double kGlance = 0.25;  // up to this share of what may be better,
 constexpr std::int64_t kGlanced = 4'000;  // or until this many were looked at
 constexpr double kJoined = 1e4;  // with more choices than this, the last nodes are taken together,
-constexpr double kEndings = 1'500;  // with at most this many choices
+constexpr double kEndings = 3'000;  // with at most this many choices
 constexpr std::size_t kChildren = 32;           // more candidates than this share one last child
 constexpr std::size_t kUnclocked = 300'000;  // additions between two looks at the clock
 
@@ -97,14 +97,22 @@ struct Line {
   double slope = 0.0;
 };
 
-// Choices for the nodes that are listed last, in the order of their weight in one row: those that
-// leave little of its limit unused are found by bisection.
+// Choices for the nodes that are listed last, in bins by their weight in one row: those that leave
+// little of its limit unused are found at once.
 struct Endings {
-  std::vector<int> nodes;       // open nodes
+  std::vector<int> nodes;    // open nodes
   int row = 0;
-  std::vector<double> weights;  // in that row, ascending
-  std::vector<double> sums;     // of each choice its reduced costs, then its weights in all rows
-  std::vector<int> picked;      // of each choice a candidate a node
+  double lightest = 0.0;     // of that row's weights
+  double fineness = 0.0;     // bins for a unit of weight
+  std::vector<int> bin{0};   // choices of bin b are bin[b] .. bin[b + 1] - 1
+  std::vector<double> sums;  // of each choice its reduced costs, then its weights in all rows
+  std::vector<int> picked;   // of each choice a candidate a node
+
+  int bin_of(double weight) const {
+    const double place = (weight - lightest) * fineness;
+    const int last = static_cast<int>(bin.size()) - 2;
+    return place > 0.0 ? (place < last ? static_cast<int>(place) : last) : 0;
+  }
 };
 
 class Search {
@@ -641,23 +649,20 @@ class Search {
         if (box.depth == 0) steps = std::min(steps + 20, 2000);
         continue;
       }
-      double along = 0.0, before = 0.0, length = 0.0;
+      double along = 0.0, before = 0.0, steep = 0.0, length = 0.0;
       for (int k = 0; k < rows_; ++k) {
         if (mu[k] <= 0.0 && gradient[k] < 0.0) gradient[k] = 0.0;
         along += gradient[k] * direction[k];
         before += direction[k] * direction[k];
+        steep += gradient[k] * gradient[k];
       }
-      // along a ridge: without the part of the last direction that this one takes back
-      const double kept = along < 0.0 ? -along / before : 0.4;
-      double steep = 0.0;
+      // along a ridge: without the part of the last direction that this one takes back, unless
+      // nothing else is left
+      const bool ridge = along < 0.0 && steep * before - along * along > 1e-4 * steep * before;
+      const double kept = ridge ? -along / before : 0.4;
       for (int k = 0; k < rows_; ++k) {
         direction[k] = gradient[k] + kept * direction[k];
         length += direction[k] * direction[k];
-        steep += gradient[k] * gradient[k];
-      }
-      if (length < 1e-4 * steep) {  // nothing is left: start anew
-        direction = gradient;
-        length = steep;
       }
       if (length < 1e-18 || step < 1e-2) break;
       const double move = step * std::max(1e-9, -value) / length;
@@ -887,20 +892,31 @@ class Search {
       sums.swap(longer);
       picked.swap(next);
     }
-    if (rows_ > 0)  // the row whose limit is dearest
-      all.row = static_cast<int>(
-          std::max_element(box.multipliers.begin(), box.multipliers.end()) -
-          box.multipliers.begin());
-    std::vector<std::pair<double, int>> order(sums.size() / stride);
-    for (std::size_t c = 0; c < order.size(); ++c)
-      order[c] = {rows_ > 0 ? sums[c * stride + 1 + all.row] : 0.0, static_cast<int>(c)};
-    std::sort(order.begin(), order.end());
-    const std::size_t width = nodes.size();
-    for (const auto &[weight, c] : order) {
-      all.weights.push_back(weight);
-      all.sums.insert(all.sums.end(), sums.begin() + c * stride, sums.begin() + (c + 1) * stride);
-      all.picked.insert(all.picked.end(), picked.begin() + c * width,
-                        picked.begin() + (c + 1) * width);
+    const std::size_t count = sums.size() / stride, width = nodes.size();
+    all.bin.assign(count + 1, 0);
+    if (rows_ > 0 && count > 0) {  // the row whose limit is dearest
+      const auto dearest = std::max_element(box.multipliers.begin(), box.multipliers.end());
+      all.row = static_cast<int>(dearest - box.multipliers.begin());
+      double heaviest = all.lightest = sums[1 + all.row];
+      for (std::size_t c = 0; c < count; ++c) {
+        all.lightest = std::min(all.lightest, sums[c * stride + 1 + all.row]);
+        heaviest = std::max(heaviest, sums[c * stride + 1 + all.row]);
+      }
+      if (heaviest > all.lightest) all.fineness = count / (heaviest - all.lightest);
+    }
+    std::vector<int> bins(count, 0);
+    for (std::size_t c = 0; c < count; ++c) {
+      if (rows_ > 0) bins[c] = all.bin_of(sums[c * stride + 1 + all.row]);
+      ++all.bin[bins[c] + 1];
+    }
+    std::partial_sum(all.bin.begin(), all.bin.end(), all.bin.begin());
+    std::vector<int> next_of(all.bin.begin(), all.bin.end());
+    all.sums.resize(sums.size());
+    all.picked.resize(picked.size());
+    for (std::size_t c = 0; c < count; ++c) {
+      const std::size_t to = next_of[bins[c]]++;
+      std::copy_n(sums.begin() + c * stride, stride, all.sums.begin() + to * stride);
+      std::copy_n(picked.begin() + c * width, width, all.picked.begin() + to * width);
     }
     all.nodes = std::move(nodes);
     return all;
@@ -1027,15 +1043,14 @@ class Search {
   bool finish(const Box &box, const Endings &ends, double reduced, const double *used,
               double slack, std::vector<int> &choice, std::int64_t most) {
     const std::size_t stride = rows_ + 1, width = ends.nodes.size();
-    double least = -kInfinity, heaviest = kInfinity;
-    if (rows_ > 0) {
+    std::size_t first = 0, last = ends.sums.size() / stride;
+    if (rows_ > 0 && last > 0) {
       const double room = box.bounds[ends.row] - used[ends.row], dear = box.multipliers[ends.row];
-      heaviest = room + kPrune;
-      if (dear > 0.0) least = room - kTolerance - (slack - reduced) / dear;
+      last = ends.bin[ends.bin_of(room + kPrune) + 1];
+      if (dear > 0.0)
+        first = ends.bin[ends.bin_of(room - kTolerance - (slack - reduced) / dear)];
     }
-    const auto first = std::lower_bound(ends.weights.begin(), ends.weights.end(), least);
-    for (std::size_t c = first - ends.weights.begin(); c < ends.weights.size(); ++c) {
-      if (ends.weights[c] > heaviest) break;
+    for (std::size_t c = first; c < last; ++c) {
       if (width > 0 && (++leaves_ > most || out_of_time_after(16 * rows_ + 16))) return false;
       const double *own = ends.sums.data() + c * stride;
       double total = reduced + own[0];
