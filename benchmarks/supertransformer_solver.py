@@ -273,6 +273,7 @@ def report(name: str, timings: list[Timing]) -> None:
         f"{np.median(boxes):4.0f} / {boxes.max():5}   "
         f"{np.median(leaves):6.0f} / {leaves.max():7}   "
         f"{sum(t.proven for t in timings)} of {len(timings)}, "
+        f"{np.count_nonzero(alone <= 1.0)} within 1 ms, "
         f"{sum(not t.feasible for t in timings)} infeasible",
         flush=True,
     )
@@ -293,7 +294,7 @@ def kernel(count: int, times: int) -> None:
     print(
         "the program and settling which limits bind: two or three solves); boxes and choices that"
     )
-    print("were looked at, median / max; proven")
+    print("were looked at, median / max; proven, within 1 ms by the solver alone")
     every: list[Timing] = []
     for kind in KINDS:
         for form in FORMS:

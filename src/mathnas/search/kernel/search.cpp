@@ -868,7 +868,6 @@ class Search {
 
   // The choices for some nodes with reduced costs below `slack`.
   Endings endings(const Box &box, std::vector<int> nodes, double slack) const {
-    Endings all;
     const std::size_t stride = rows_ + 1;
     std::vector<double> sums(stride, 0.0), longer;
     std::vector<int> picked, next;
@@ -892,9 +891,18 @@ class Search {
       sums.swap(longer);
       picked.swap(next);
     }
-    const std::size_t count = sums.size() / stride, width = nodes.size();
+    Endings all;
+    all.nodes = std::move(nodes);
+    put_in_bins(box, sums, picked, all);
+    return all;
+  }
+
+  // Fill in choices by their weight in the row whose limit is dearest.
+  void put_in_bins(const Box &box, const std::vector<double> &sums, const std::vector<int> &picked,
+                   Endings &all) const {
+    const std::size_t stride = rows_ + 1, width = all.nodes.size(), count = sums.size() / stride;
     all.bin.assign(count + 1, 0);
-    if (rows_ > 0 && count > 0) {  // the row whose limit is dearest
+    if (rows_ > 0 && count > 0) {
       const auto dearest = std::max_element(box.multipliers.begin(), box.multipliers.end());
       all.row = static_cast<int>(dearest - box.multipliers.begin());
       double heaviest = all.lightest = sums[1 + all.row];
@@ -918,8 +926,6 @@ class Search {
       std::copy_n(sums.begin() + c * stride, stride, all.sums.begin() + to * stride);
       std::copy_n(picked.begin() + c * width, width, all.picked.begin() + to * width);
     }
-    all.nodes = std::move(nodes);
-    return all;
   }
 
   // The number of a candidate in its node.
@@ -938,31 +944,41 @@ class Search {
                       same);
   }
 
+  // Open nodes, those whose candidates differ most in weight first, twins side by side.
+  std::vector<int> listed_order(const Box &box) const {
+    std::vector<int> order(box.open());
+    std::iota(order.begin(), order.end(), 0);
+    std::vector<double> width(order.size());
+    for (int q : order) width[q] = spread(box, q);
+    std::sort(order.begin(), order.end(), [&](int a, int b) {
+      if (width[a] != width[b]) return width[a] > width[b];
+      const int first = program_.twin[box.node[a]], second = program_.twin[box.node[b]];
+      return first != second ? first < second : a < b;
+    });
+    return order;
+  }
+
+  // The place in the order from which on nodes are taken together; its end in small boxes.
+  int joined_from(const Box &box, const std::vector<int> &order) const {
+    int head = box.open();
+    const double choices = box.choices(), most = std::min(kEndings, std::sqrt(choices));
+    if (choices <= kJoined) return head;
+    for (double joined = 1.0; head > 0; --head) {
+      const int q = order[head - 1];
+      joined *= box.start[q + 1] - box.start[q];
+      if (joined > most) break;
+    }
+    return head;
+  }
+
   // Depth first through the choices of a box, cut by reduced cost and by weight: what a limit leaves
   // unused costs its multiplier. Looks at those with a bound up to a share of what may be better.
   // False where these are more than `most`, or the time came first.
   bool enumerate(const Box &box, double value, double least_power, double share,
                  std::int64_t most) {
     const int open = box.open();
-    std::vector<int> order(open);
-    std::iota(order.begin(), order.end(), 0);
-    std::vector<double> width(open);
-    for (int q = 0; q < open; ++q) width[q] = spread(box, q);
-    std::sort(order.begin(), order.end(), [&](int a, int b) {
-      if (width[a] != width[b]) return width[a] > width[b];
-      const int first = program_.twin[box.node[a]], second = program_.twin[box.node[b]];
-      return first != second ? first < second : a < b;
-    });
-    int head = open;  // the nodes behind are taken together
-    if (const double choices = box.choices(); choices > kJoined) {
-      const double longest = std::min(kEndings, std::sqrt(choices));
-      double joined = 1.0;
-      while (head > 0) {
-        joined *= box.start[order[head - 1] + 1] - box.start[order[head - 1]];
-        if (joined > longest) break;
-        --head;
-      }
-    }
+    const std::vector<int> order = listed_order(box);
+    const int head = joined_from(box, order);
     const Endings ends =
         endings(box, {order.begin() + head, order.end()}, share * -value - cut_);
     std::vector<std::vector<int>> lists(head);
