@@ -2,7 +2,7 @@
 
     python benchmarks/supertransformer_solver.py [--instances 100] [--highs 2] [--numpy 4]
 
-The depth rule of the decoder has 1.8 billion configurations, so it is part of the program. Tables
+The depth rule of the decoder has 62 million configurations, so it is part of the program. Tables
 are drawn at random in eight kinds, from likely ones (small noisy effects of layers, depth decides
 the latency; latencies fitted to HAT's measurements) to awkward ones (ties, correlated columns), and
 limits anywhere between the lowest and highest use, each by itself. Every program is solved anew by
