@@ -1,6 +1,6 @@
 """Latency of HAT's space by HAT's protocol: predicted from blocks, depth included.
 
-    python benchmarks/translation_latency.py --folder work [--networks 80] [--fresh 40]
+    python benchmarks/translation_latency.py --folder work [--networks 60] [--fresh 40]
 
 SubTransformers of the WMT space (embedding 512) in PyTorch on one thread: an encoder run and 30
 incremental decoder steps at beam 5 with kept keys and values; weights are random, which costs the
@@ -27,6 +27,7 @@ from _supernets import Floats, values_of
 from mathnas.baselines.hat_features import hat_features
 from mathnas.baselines.mlp import hat_latency_predictor
 from mathnas.devices.common import LatencyEvaluator
+from mathnas.devices.noise import NoiseRule
 from mathnas.devices.timing import TimingSettings
 from mathnas.nets.supertransformer import SuperTransformerNet
 from mathnas.nets.translation_engine import TranslationEngine
@@ -52,7 +53,12 @@ def measured(
 ) -> mn.Study:
     engine = TranslationEngine(words=net.space.vocabulary)
     evaluator = LatencyEvaluator(
-        net.extract, engine, timing=TIMING, statistics=["cpu"], accept_noise=True
+        net.extract,
+        engine,
+        timing=TIMING,
+        statistics=["cpu"],
+        noise=NoiseRule(attempts=1),
+        accept_noise=True,
     )
     study = mn.Study(folder / f"{name}.study", net.space)
     report = mn.evaluate(study, networks, evaluator, progress=True)
@@ -72,7 +78,7 @@ def told(found: Floats, actual: Floats) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--networks", type=int, default=80, help="that the table is made of")
+    parser.add_argument("--networks", type=int, default=60, help="that the table is made of")
     parser.add_argument("--fresh", type=int, default=40, help="that are predicted")
     options = parser.parse_args()
     torch.set_num_threads(1)
