@@ -77,8 +77,10 @@ class TestSuperTransformerNet(SupernetContract):
 
     @pytest.fixture(params=[(16, 16), (12, 16)], ids=["equal widths", "unequal widths"])
     def supernet(self, request: pytest.FixtureRequest) -> SuperTransformerNet:
+        encoder, decoder = request.param
         space = SuperTransformer(
-            *request.param,
+            encoder,
+            decoder,
             ffn=(8, 24),
             heads=(2, 4),
             encoder_layers=3,
