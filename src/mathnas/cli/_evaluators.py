@@ -10,7 +10,7 @@ from mathnas.cli._energy import energy_evaluator
 from mathnas.cli._latency import latency_evaluator
 from mathnas.cli._objects import load_object
 from mathnas.cli._options import restored_space
-from mathnas.cli._supernets import accuracy_evaluator
+from mathnas.cli._supernets import quality_evaluator
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Evaluator, TabularEvaluator
 from mathnas.space import SearchSpace
@@ -31,7 +31,7 @@ def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]
 
     Args:
         text: ``data:NAME[:ARGUMENT]`` (public measurements), ``table:FILE.csv`` (your own table),
-            ``supernet:FILE,...`` (accuracy of a trained supernet's networks),
+            ``supernet:FILE,...`` (accuracy of a trained supernet's networks, or loss and BLEU),
             ``latency[:FILE],...`` (their latency here), ``energy[:FILE],meter=NAME,...`` (their
             energy here), or ``MODULE:OBJECT`` (an `Evaluator`, or a function without arguments that
             makes one).
@@ -55,7 +55,7 @@ def evaluator_named(text: str, space: SearchSpace | None, metrics: Sequence[str]
             raise InvalidInputError("a table file needs --space: its networks are of one space.")
         evaluator = TabularEvaluator.from_csv(rest, space)
     elif kind == "supernet":
-        evaluator = accuracy_evaluator(rest, space, with_loss="loss" in metrics)
+        evaluator = quality_evaluator(rest, space, metrics)
     elif kind.partition(",")[0] == "latency":
         evaluator = latency_evaluator(text.removeprefix("latency").removeprefix(":"), space)
     elif kind.partition(",")[0] == "energy":

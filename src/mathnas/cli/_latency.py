@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mathnas.cli._extras import needing
@@ -10,6 +11,7 @@ from mathnas.cli._supernets import (
     SupernetFile,
     new_supernet,
     read_options,
+    refuse_options,
     seen_as,
     yes_or_no,
 )
@@ -18,19 +20,27 @@ from mathnas.devices.engines import engine_named, models_for
 from mathnas.devices.noise import NoiseRule
 from mathnas.devices.timing import TimingSettings
 from mathnas.errors import InvalidInputError
-from mathnas.space import SearchSpace
+from mathnas.space import Network, SearchSpace
 
 _OPTIONS: OptionKinds = {
     **dict.fromkeys(("engine", "precision", "statistics"), str),
     **dict.fromkeys(("attempts", "batch", "resolution", "rounds", "threads", "together"), int),
+    "beam": int,
     **dict.fromkeys(("accept_noise", "reference"), yes_or_no),
 }
+_OF_IMAGES = ("batch", "precision", "resolution")
 
 
-def latency_evaluator(text: str, space: SearchSpace | None) -> LatencyEvaluator[Any]:
+def latency_evaluator(
+    text: str, space: SearchSpace | None, *, one_graph: bool = False
+) -> LatencyEvaluator[Any]:
     """The evaluator of ``latency[:FILE][,engine=NAME,batch=1,...]``.
 
-    Times do not depend on weights, so without a file a new supernet of `space` serves.
+    Times do not depend on weights, so without a file a new supernet of `space` serves. Translators
+    encode a sentence and decode step by step (`mathnas.nets.translation_engine`).
+
+    Args:
+        one_graph: whether a network must be one graph, which translators are not.
 
     Raises:
         InvalidInputError: an option is unknown or wrong, no space is known, or the supernet is of
@@ -54,6 +64,7 @@ def latency_evaluator(text: str, space: SearchSpace | None) -> LatencyEvaluator[
         import torch
 
         from mathnas.nets.inputs import example_inputs
+        from mathnas.nets.supertransformer import SuperTransformerNet
     file = None if path is None else SupernetFile.read(path)
     if file is not None:
         supernet = seen_as(file.supernet, space)
@@ -63,10 +74,26 @@ def latency_evaluator(text: str, space: SearchSpace | None) -> LatencyEvaluator[
         raise InvalidInputError(
             "latency is that of a space's networks: add --space, or write latency:FILE.safetensors."
         )
-    resolution = number("resolution", 0) or None
-    example = example_inputs(supernet, engine.batch, resolution)
+    models: Callable[[Network], Any]
+    if isinstance(supernet, SuperTransformerNet):
+        if one_graph:
+            raise InvalidInputError(
+                "a network runs as one graph there, but a translator is two, the encoder and a "
+                "step: measure on that machine with mathnas evaluate --evaluator latency."
+            )
+        refuse_options(options, _OF_IMAGES, "images", "this supernet translates")
+        from mathnas.cli._translators import Translators
+
+        beam = number("beam", 0) or None
+        translators = Translators.of(supernet, name, threads=engine.threads, beam=beam)
+        models, engine, inputs = translators, translators.engine, {}
+    else:
+        refuse_options(options, ("beam",), "sentences", "this supernet takes images")
+        example = example_inputs(supernet, engine.batch, number("resolution", 0) or None)
+        models = models_for(name, supernet, example)
+        inputs = {"resolution": str(example.shape[-1])}
     evaluator = LatencyEvaluator(
-        models_for(name, supernet, example),
+        models,
         engine,
         timing=TimingSettings(rounds=number("rounds", TimingSettings().rounds)),
         batch_size=number("together", 8),
@@ -77,7 +104,7 @@ def latency_evaluator(text: str, space: SearchSpace | None) -> LatencyEvaluator[
     )
     evaluator.conditions = {
         **evaluator.conditions,
-        "resolution": str(example.shape[-1]),
+        **inputs,
         "torch": str(torch.__version__),  # which made the modules and graphs
     }
     return evaluator

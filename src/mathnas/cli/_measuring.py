@@ -139,6 +139,11 @@ class CostEvaluators:
     def __init__(self, supernet: Supernet, settings: CostSettings) -> None:
         from mathnas.nets.inputs import example_inputs
 
+        if supernet.vocabulary_size is not None:
+            raise InvalidInputError(
+                "networks are measured here that run in one pass, but translators run in steps: "
+                "use mathnas evaluate --evaluator latency:FILE, then mathnas fit."
+            )
         self.supernet, self.settings = supernet, settings
         self.engine = engine_named(settings.engine, threads=settings.threads, batch=settings.batch)
         self.example = example_inputs(supernet, settings.batch, settings.resolution)

@@ -41,10 +41,12 @@ EvaluatorSpec = Annotated[
         metavar="SPEC",
         help="data:NAME[:ARGUMENT] (see `mathnas data`), table:FILE.csv, "
         "supernet:FILE.safetensors[,data=NAME,count=N,test=true,calibration=N,resolution=R,"
-        "loss=true,threads=N,together=N,memory=BYTES], "
+        "loss=true,threads=N,together=N,memory=BYTES; for translators bleu=true,beam=N,"
+        "vocabulary=FILE], "
         "latency[:FILE.safetensors][,engine=onnxruntime|torch|torch-compile|torch-cuda|openvino|"
         "executorch,precision=fp32|bf16|fp16,batch=N,resolution=R,threads=N,rounds=N,together=N,"
-        "statistics=median+min+cpu,reference=true,attempts=N,accept_noise=true], "
+        "statistics=median+min+cpu,reference=true,attempts=N,accept_noise=true; for translators "
+        "beam=N], "
         "energy[:FILE.safetensors][,meter=NAME,window=SECONDS,rounds=N, and as latency], "
         "or MODULE:OBJECT.",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,11 +34,15 @@ def yes_or_no(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
 
-_ACCURACY: OptionKinds = {
+_QUALITY: OptionKinds = {
     **dict.fromkeys(("calibration", "count", "resolution", "threads", "together", "memory"), int),
-    "data": str,
+    **dict.fromkeys(("data", "vocabulary"), str),
     **dict.fromkeys(("loss", "test"), yes_or_no),
+    "beam": int,
+    "bleu": yes_or_no,
 }
+_OF_IMAGES = ("calibration", "resolution", "memory")
+_OF_SENTENCES = ("beam", "bleu", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -147,14 +151,17 @@ def supernet_of_study(path: Path | None, study_path: Path | None) -> SupernetFil
     )
 
 
-def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool) -> Evaluator:
-    """The evaluator of ``supernet:FILE[,data=...,...]``.
+def quality_evaluator(text: str, space: SearchSpace | None, metrics: Sequence[str]) -> Evaluator:
+    """The evaluator of ``supernet:FILE[,data=...,...]``: accuracy, or loss and BLEU of translators.
+
+    Args:
+        metrics: that are asked for; all that the options say where empty.
 
     Raises:
         InvalidInputError: an option is unknown or wrong, or the supernet is of other blocks than
             `space`.
     """
-    path, options = read_options(text, _ACCURACY, "supernet:FILE.safetensors")
+    path, options = read_options(text, _QUALITY, "supernet:FILE.safetensors")
     if path is None:
         raise InvalidInputError(
             "accuracy is that of trained weights: write supernet:FILE.safetensors,data=..., with a "
@@ -169,11 +176,31 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
             f"supernet:{path},data=folder:PATH."
         )
     from mathnas.nets.evaluators import AccuracyEvaluator
+    from mathnas.nets.supertransformer import SuperTransformerNet
 
     def number(name: str) -> int | None:
         value = options.get(name)
         return value if isinstance(value, int) else None
 
+    if isinstance(file.supernet, SuperTransformerNet):
+        refuse_options(options, _OF_IMAGES, "images", "this supernet translates")
+        from mathnas.cli._translators import SentenceChoice, translation_evaluator
+
+        vocabulary = options.get("vocabulary")
+        sentences = SentenceChoice(
+            data,
+            Path(str(vocabulary)) if vocabulary else None,
+            number("count"),
+            bool(options.get("test", False)),
+            bool(options.get("bleu", "bleu" in metrics)),
+            number("beam") or SentenceChoice.beam,
+            number("threads") or 1,
+            number("together") or SentenceChoice.together,
+        )
+        translating = translation_evaluator(path, file.supernet, file.notes, sentences)
+        translating.conditions = {**translating.conditions, SUPERNET_CONDITION: file.identity}
+        return translating
+    refuse_options(options, _OF_SENTENCES, "sentences", "this supernet takes images")
     choice = ImageChoice(
         data,
         number("calibration") or CALIBRATION,
@@ -187,7 +214,7 @@ def accuracy_evaluator(text: str, space: SearchSpace | None, *, with_loss: bool)
         supernet,
         images.calibration,
         images.held_out,
-        with_loss=with_loss or bool(options.get("loss", False)),
+        with_loss="loss" in metrics or bool(options.get("loss", False)),
         threads=number("threads") or 1,
         memory=number("memory") or 2**30,
         batch_size=number("together") or 32,
@@ -250,7 +277,7 @@ def read_options(text: str, known: OptionKinds, form: str) -> tuple[Path | None,
     Raises:
         InvalidInputError: an option is unknown, twice there, or has a wrong value.
     """
-    first, *parts = text.split(",")
+    first, *parts = _parts(text)
     options: dict[str, object] = {}
     for part in parts:
         name, equals, value = (word.strip() for word in part.partition("="))
@@ -267,3 +294,23 @@ def read_options(text: str, known: OptionKinds, form: str) -> tuple[Path | None,
         if known[name] is int and int(str(options[name])) < 1:
             raise InvalidInputError(f"{name} is at least 1, but got {value!r}.")
     return (Path(first) if first else None), options
+
+
+def refuse_options(
+    options: Mapping[str, object], names: Sequence[str], what: str, why: str
+) -> None:
+    """Raises `InvalidInputError` where an option is given that is about other inputs."""
+    for name in names:
+        if name in options:
+            raise InvalidInputError(f"{name}= is for {what}, but {why}: leave it out.")
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas; files of ``data=text:...`` stay together."""
+    parts: list[str] = []
+    for part in text.split(","):
+        if parts and "=" not in part and parts[-1].strip().startswith("data=text:"):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts

@@ -127,6 +127,7 @@ def bundle(
             ]
         ),
         known,
+        one_graph=True,
     )
     searched = space_of(here)
     chosen = networks_asked_for(

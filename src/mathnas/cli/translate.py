@@ -15,6 +15,7 @@ from mathnas._progress import progress_bar
 from mathnas._records import write_text
 from mathnas.cli._extras import needing
 from mathnas.cli._options import AsJson, at_least_one, print_json, progress_of
+from mathnas.cli._translators import check_vocabulary, read_vocabulary
 from mathnas.errors import FileFormatError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mathnas.text.vocabulary import Vocabulary
 
 _AT_ONCE = 64  # sentences between two moves of the progress bar
+_VOCABULARY = "--vocabulary FILE"
 _KINDS = (".safetensors", ".onnx")
 
 
@@ -154,7 +156,7 @@ class _Network:
                 f"a network that translates is NAME{' or NAME'.join(_KINDS)}, but got "
                 f"{str(path)!r}: cut one out of its supernet with mathnas extract."
             )
-        words = _vocabulary(path, vocabulary)
+        words = read_vocabulary(path, vocabulary, _VOCABULARY)
         if path.suffix == ".onnx":
             with needing("graphs", "onnx"):
                 from mathnas.nets.translation_graphs import OnnxTranslator
@@ -183,18 +185,7 @@ class _Network:
                 f"{path} holds a network of {extracted.space.name}, which does not translate."
             )
         size = module.encoder.embed_tokens.num_embeddings
-        if words.size != size:
-            raise InvalidInputError(
-                f"the network has {size} tokens, but the vocabulary has {words.size}: name the "
-                "one that it was trained with, --vocabulary FILE."
-            )
-        noted = extracted.notes.get("vocabulary")
-        digest = noted.get("sha256") if isinstance(noted, dict) else None
-        if digest not in (None, words.fingerprint):
-            raise InvalidInputError(
-                f"the network was trained with the vocabulary {str(digest)[:12]}, but this one is "
-                f"{words.fingerprint[:12]}: name that one, --vocabulary FILE."
-            )
+        check_vocabulary(words, size, extracted.notes, _VOCABULARY)
         return cls(module, words, False)
 
 
@@ -206,18 +197,6 @@ def _is_supernet(path: Path) -> bool:
     except FileFormatError:
         return False
     return True
-
-
-def _vocabulary(network: Path, path: Path | None) -> Vocabulary:
-    from mathnas.text.vocabulary import VOCABULARY_FILE, Vocabulary
-
-    found = path or network.with_name(VOCABULARY_FILE)
-    if path is None and not found.exists():
-        raise InvalidInputError(
-            f"there is no {VOCABULARY_FILE} beside {network.name}: name the vocabulary that it was "
-            "trained with, --vocabulary FILE (it is in the folder of the training)."
-        )
-    return Vocabulary.load(found)
 
 
 def _translated(
