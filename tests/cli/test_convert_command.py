@@ -15,7 +15,8 @@ from mathnas.cli import main
 from mathnas.nets.files import load_supernet, supernet_notes
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
-from mathnas.spaces import MobileNetV3, NASBench201
+from mathnas.nets.supertransformer import SuperTransformerNet
+from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer
 
 
 def test_a_once_for_all_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +53,39 @@ def test_a_weight_sharing_network_of_cells(tmp_path: Path) -> None:
     ]
     assert main(["convert", *arguments]) == 0
     assert load_supernet(file).space == net.space
+
+
+def test_a_translation_supernet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = SuperTransformer(
+        *(16, 16),
+        ffn=(8, 24),
+        heads=(2, 4),
+        encoder_layers=3,
+        decoder_layers=2,
+        projection=16,
+        vocabulary=30,
+    )
+    net = SuperTransformerNet(space, seed=3)
+    torch.save({"model": net.state_dict()}, tmp_path / "hat.pt")
+    file = tmp_path / "hat.safetensors"
+    arguments = ["convert", str(tmp_path / "hat.pt"), "--kind", "hat", "-o", str(file)]
+    assert main([*arguments, "--space", space.name]) == 0
+    found, notes = load_supernet(file), supernet_notes(file)
+    assert found.space == space
+    assert torch.equal(found.decoder.layers[1].fc1.weight, net.decoder.layers[1].fc1.weight)
+    assert notes == {"checkpoint": "hat.pt"}
+
+    file.unlink()
+    for wrong, told in (
+        ([], "give its space"),
+        (["--space", "digits"], "of a SuperTransformer"),
+        (["--space", space.name, "--resolution", "32"], "for sentences"),
+    ):
+        assert main([*arguments, *wrong]) == 1
+        assert told in capsys.readouterr().err
+    assert main([*arguments, "--kind", "once-for-all", "--space", space.name]) == 1
+    assert "tell their space" in capsys.readouterr().err
+    assert not file.exists()
 
 
 def test_what_is_no_such_checkpoint_is_refused_and_nothing_is_written(

@@ -16,10 +16,13 @@ def register(app: typer.Typer) -> None:
     app.command(
         "convert",
         help="Make a supernet file of public weights, which the other commands read: a "
-        "once-for-all MobileNetV3, or a weight-sharing network of NAS-Bench-201. Nothing in the "
-        "checkpoint is run, and every tensor must be one of that supernet.",
-        epilog="Example: mathnas convert ofa_mbv3_d234_e346_k357_w1.2 --kind once-for-all "
-        "-o ofa.safetensors",
+        "once-for-all MobileNetV3, a weight-sharing network of NAS-Bench-201, or a "
+        "SuperTransformer of HAT. Nothing in the checkpoint is run, and every tensor must be one "
+        "of that supernet.",
+        epilog="Examples:\n\n"
+        "mathnas convert ofa_mbv3_d234_e346_k357_w1.2 --kind once-for-all -o ofa.safetensors\n\n"
+        "mathnas convert HAT_wmt14ende_super_space0.pt --kind hat "
+        "--space supertransformer:positions=640 -o hat.safetensors",
     )(convert)
 
 
@@ -31,17 +34,24 @@ def convert(
         Path, typer.Option(*("--output", "-o"), metavar="FILE.safetensors", help="What is written.")
     ],
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="Whose it is: once-for-all or nasbench201.")
+        str, typer.Option(metavar="KIND", help="Whose it is: once-for-all, nasbench201 or hat.")
     ] = "once-for-all",
     resolution: Annotated[
         int | None,
         typer.Option(help="Side of the images, pixels, where the weights do not tell it."),
     ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPACE",
+            help="Of a SuperTransformer's networks, no wider than the weights; by default as wide.",
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
-            help="What it was trained on, as later commands read images: folder:PATH, cifar10, ...",
+            help="What it was trained on, as later commands read it: folder:PATH, cifar10, ...",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -50,18 +60,18 @@ def convert(
         raise InvalidInputError(f"{output} is there already: name another file, or remove it.")
     with needing("supernets", "train"):
         from mathnas.images.known import preprocessing_for
-        from mathnas.nets.checkpoints import PUBLIC
+        from mathnas.nets.families import space_named
         from mathnas.nets.files import save_supernet
+        from mathnas.nets.public import PUBLIC
     if kind not in PUBLIC:
         raise InvalidInputError(f"checkpoints are of {', '.join(PUBLIC)}, but got {kind!r}.")
-    supernet = PUBLIC[kind](checkpoint, resolution)
-    preprocessing = preprocessing_for(data or "")
-    if supernet.resolution is not None:
-        preprocessing = preprocessing.at(supernet.resolution)
-    notes: dict[str, object] = {
-        "checkpoint": checkpoint.name,
-        "preprocessing": preprocessing.to_dict(),
-    }
+    supernet = PUBLIC[kind](checkpoint, resolution, None if space is None else space_named(space))
+    notes: dict[str, object] = {"checkpoint": checkpoint.name}
+    if supernet.vocabulary_size is None:
+        preprocessing = preprocessing_for(data or "")
+        if supernet.resolution is not None:
+            preprocessing = preprocessing.at(supernet.resolution)
+        notes["preprocessing"] = preprocessing.to_dict()
     if data is not None:
         notes["data"] = data
     save_supernet(output, supernet, notes=notes)

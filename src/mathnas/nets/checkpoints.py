@@ -13,7 +13,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from mathnas.errors import FileFormatError, InvalidInputError, MissingExtraError
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import CellNetwork, NASBench201Net
-from mathnas.nets.supernet import Supernet
 from mathnas.spaces.mobilenetv3 import MobileNetV3
 from mathnas.spaces.nasbench201 import DATASETS, EDGES, STAGES, NASBench201
 
@@ -452,26 +451,3 @@ def _fill(
 def _listed(names: Sequence[str]) -> str:
     more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _once_for_all(path: Path, resolution: int | None) -> Supernet:
-    if resolution is None:
-        return load_once_for_all(path)
-    return load_once_for_all(path, resolution=resolution)
-
-
-def _cells(path: Path, resolution: int | None) -> Supernet:
-    found = load_cell_supernet(path)
-    if resolution not in (None, found.space.resolution):
-        raise InvalidInputError(
-            f"these weights are for images of {found.space.resolution} pixels, but got "
-            f"resolution={resolution}: leave it out."
-        )
-    return found
-
-
-# the kinds of public supernets, and what reads a file at a resolution
-PUBLIC: Mapping[str, Callable[[Path, int | None], Supernet]] = {
-    "once-for-all": _once_for_all,
-    "nasbench201": _cells,
-}
