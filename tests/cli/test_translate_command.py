@@ -123,6 +123,12 @@ def test_graphs_translate_too(place: Path, network: Path, run: Run) -> None:
     code, _, err = run("translate", place / "net.onnx", place / "text.en")
     assert code == 1
     assert "for a beam of 3: give --beam 3" in err
+    (place / "few.txt").write_text("a 1\n")
+    Vocabulary.given(place / "few.txt").save(place / "few.model")
+    options = ("--beam", 3, "--vocabulary", place / "few.model")
+    code, _, err = run("translate", place / "net.onnx", place / "text.en", *options)
+    assert code == 1
+    assert "has 30 tokens, but the vocabulary has 5" in err
 
 
 def test_the_card_tells_how_to_translate(place: Path, network: Path, run: Run) -> None:

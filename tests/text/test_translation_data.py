@@ -150,10 +150,16 @@ def test_a_vocabulary_can_be_given(files: str, tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInputError, match=rf"this one has {SIZE}, and .*dict\.txt has {len(words) + 4}"
     ):
-        read(files, config)
+        read(files, config, folder=tmp_path / "other")
+    assert not (tmp_path / "other" / VOCABULARY_FILE).exists()
     write_lines(path, [f"{word} 1" for word in words[::-1]])
     with pytest.raises(InvalidInputError, match="is another one than"):
         training_data(files, config, ALONE, folder=tmp_path / "out")
+
+
+def test_a_vocabulary_that_cannot_be_learned_tells_whose_size_it_is(files: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"ask for fewer .* of the supernet's space"):
+        training_data(files, CONFIG, ALONE, vocabulary_size=5_000)
 
 
 @pytest.mark.parametrize("text", ["text:a", "multi30k:fr-en", "text"])

@@ -33,6 +33,8 @@ def register(app: typer.Typer) -> None:
         "mathnas train out --space digits --data digits --recipe sandwich --epochs 20\n\n"
         "mathnas train out --space mobilenetv3:width=0.35,resolution=32,classes=10,stem_stride=1 "
         "--data cifar10 --epochs 30 --set learning_rate=0.1 --set ema=0.999\n\n"
+        "mathnas train out --space supertransformer:vocabulary=8000 --data multi30k:en-de "
+        "--recipe uniform --set batch_size=4096\n\n"
         "mathnas train out --space digits --data digits --config training.json\n\n"
         "torchrun --nproc-per-node 2 -m mathnas train out --space digits --data digits",
     )(train)

@@ -166,6 +166,7 @@ class _Network:
                     f"these graphs were exported for a beam of {graphs.beam}: give --beam "
                     f"{graphs.beam}, or export others."
                 )
+            check_vocabulary(words, graphs.words, {}, _VOCABULARY)
             return cls(graphs, words, True)
         from mathnas.nets.extracted import read_extracted
         from mathnas.nets.supertransformer import SubTransformer

@@ -122,6 +122,10 @@ class OnnxTranslator:
     Args:
         graphs: of a network.
         threads: of onnxruntime, inside one operator.
+
+    Attributes:
+        beam: targets at a time.
+        words: size of the vocabulary.
     """
 
     def __init__(self, graphs: TranslationGraphs, *, threads: int = 1) -> None:
@@ -130,6 +134,8 @@ class OnnxTranslator:
         self.beam = graphs.beam
         self._encoder = _session(graphs.encoder, threads)
         self._step = _session(graphs.step, threads)
+        (logits,) = (found for found in self._step.get_outputs() if found.name == "logits")
+        self.words = int(logits.shape[-1])
         self._shapes = [
             (given.shape[1], given.shape[3])
             for given in self._step.get_inputs()

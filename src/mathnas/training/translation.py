@@ -108,8 +108,11 @@ def _vocabulary(
     given = None if config.vocabulary is None else _read(Path(config.vocabulary).expanduser())
     wanted = size if size is not None or given is None else given.size
 
+    if given is not None:
+        _check_size(given, wanted, str(config.vocabulary))
+
     def made() -> Vocabulary:
-        return given or Vocabulary.learn(training.lines(), wanted or VOCABULARY_SIZE)
+        return given or _learned(training, wanted)
 
     if folder is None:
         found, where = made(), config.vocabulary or "the vocabulary"
@@ -124,13 +127,26 @@ def _vocabulary(
                 f"a training keeps its vocabulary, but {where} is another one than "
                 f"{config.vocabulary}: name another folder."
             )
-    if wanted is not None and found.size != wanted:
+    _check_size(found, wanted, where)
+    return found
+
+
+def _learned(training: ParallelText, size: int | None) -> Vocabulary:
+    try:
+        return Vocabulary.learn(training.lines(), size or VOCABULARY_SIZE)
+    except InvalidInputError as error:
+        if size is None:
+            raise
+        raise InvalidInputError(f"{error} The size is that of the supernet's space.") from error
+
+
+def _check_size(vocabulary: Vocabulary, wanted: int | None, where: str) -> None:
+    if wanted is not None and vocabulary.size != wanted:
         raise InvalidInputError(
             f"a supernet has an output for every token of the vocabulary, but this one has "
-            f"{wanted}, and {where} has {found.size}: make a supernet of that size, or name "
+            f"{wanted}, and {where} has {vocabulary.size}: make a supernet of that size, or name "
             "another vocabulary or folder."
         )
-    return found
 
 
 def _read(path: Path) -> Vocabulary:
