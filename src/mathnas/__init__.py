@@ -66,7 +66,7 @@ from mathnas.search import (
     pareto_front,
     search,
 )
-from mathnas.space import Block, BlockNode, DepthRule, Network, SearchSpace
+from mathnas.space import Block, BlockNode, DepthRule, Network, PairCosts, SearchSpace
 from mathnas.study import Failure, Measurements, Study
 from mathnas.table import BlockEffects, BlockTable, Form, PairEffects, Prediction
 from mathnas.transfer import transfer, transfer_plan
@@ -120,6 +120,7 @@ __all__ = [
     "MissingDataError",
     "MissingExtraError",
     "Network",
+    "PairCosts",
     "PairEffects",
     "PowerScale",
     "Prediction",

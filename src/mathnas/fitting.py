@@ -206,7 +206,7 @@ def fit_column(
     else:
         added = effects[data.networks + space.offsets[:-1]].sum(axis=1)
         if form is not Form.LINEAR:
-            added /= space.macs(data.networks) ** power
+            added /= space.additive_macs(data.networks) ** power
         base = float(np.mean(response - added))
     return BlockEffects(
         data.metric, base, effects, found.spread, found.contexts, form, data.conditions, power

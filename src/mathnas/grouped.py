@@ -17,7 +17,16 @@ import numpy.typing as npt
 from mathnas._records import Record
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.posterior import Posterior
-from mathnas.space import Block, BlockNode, Floats, Indices, Network, SearchSpace, network_text
+from mathnas.space import (
+    Block,
+    BlockNode,
+    Floats,
+    Indices,
+    Network,
+    PairCosts,
+    SearchSpace,
+    network_text,
+)
 from mathnas.table import BlockEffects, BlockTable, Form, PairEffects
 
 GROUPED = "grouped"
@@ -33,9 +42,10 @@ class GroupedSpace(SearchSpace):
     """A space whose nodes are groups of consecutive nodes of a finer one.
 
     A block is a candidate: a valid choice for all nodes of its group. Its MACs and parameters are
-    the sums of its blocks' (unknown where one is); what is fixed stays fixed. Features are those of
-    the expanded network; canonical forms and other forms are not carried over, because a form of a
-    network need not consist of candidates.
+    the sums of its blocks' and of the costs of pairs inside its group (unknown where one is); costs
+    of pairs across two groups become those of pairs of candidates; what is fixed stays fixed.
+    Features are those of the expanded network; canonical forms and other forms are not carried
+    over, because a form of a network need not consist of candidates.
 
     Args:
         fine: the finer space.
@@ -103,6 +113,7 @@ class GroupedSpace(SearchSpace):
             name=title,
             fixed_macs=fine.fixed_macs,
             fixed_params=fine.fixed_params,
+            pair_costs=_pair_costs(fine, self.partition, self.candidates),
             reference=reference,
         )
         self._explicit = frozenset(given)
@@ -569,9 +580,48 @@ def _blocks(space: SearchSpace, nodes: tuple[int, ...], rows: Indices) -> tuple[
     """Candidates as blocks with summed costs."""
     flat = space.offsets[list(nodes)] + rows
     costs = []
-    for values in (space.block_macs, space.block_params):
-        costs.append([None] * len(rows) if values is None else values[flat].sum(axis=1).tolist())
+    for name, values in (("macs", space.block_macs), ("params", space.block_params)):
+        if values is None:
+            costs.append([None] * len(rows))
+            continue
+        total = values[flat].sum(axis=1)
+        for pair in space.pair_costs:
+            own = getattr(pair, name)
+            if own is not None and pair.first in nodes and pair.second in nodes:
+                total += own[rows[:, nodes.index(pair.first)], rows[:, nodes.index(pair.second)]]
+        costs.append(total.tolist())
     return tuple(
         Block(space.configuration_name(nodes, row), macs, params)
         for row, macs, params in zip(rows.tolist(), *costs, strict=True)
     )
+
+
+def _pair_costs(
+    space: SearchSpace, partition: Sequence[tuple[int, ...]], candidates: Sequence[Indices]
+) -> list[PairCosts]:
+    """Costs of pairs across two groups, as those of pairs of candidates."""
+    place = {node: group for group, nodes in enumerate(partition) for node in nodes}
+
+    def blocks(node: int) -> Indices:
+        """The block of a node that each candidate of its group has."""
+        return candidates[place[node]][:, partition[place[node]].index(node)]
+
+    found: dict[tuple[int, int], dict[str, Floats]] = {}
+    for pair in space.pair_costs:
+        key = (place[pair.first], place[pair.second])
+        if key[0] == key[1]:
+            continue
+        one, other = blocks(pair.first), blocks(pair.second)
+        if len(one) * len(other) > _MOST_ENTRIES:
+            raise InvalidInputError(
+                f"two groups that cost more together have at most {_MOST_ENTRIES} pairs of "
+                f"candidates, but {len(one)} x {len(other)} are there: give fewer candidates."
+            )
+        own = found.setdefault(key, {})
+        for name, costs in (("macs", pair.macs), ("params", pair.params)):
+            if costs is not None:
+                own[name] = own.get(name, 0.0) + costs[np.ix_(one, other)]
+    return [
+        PairCosts(*key, macs=costs.get("macs"), params=costs.get("params"))
+        for key, costs in found.items()
+    ]

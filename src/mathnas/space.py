@@ -21,8 +21,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mathnas._records import Record, check_header, read_json, write_json
-from mathnas.errors import InvalidInputError
+from mathnas._records import Record, check_header, is_number, read_json, write_json
+from mathnas.errors import FileFormatError, InvalidInputError
 
 Network: TypeAlias = tuple[int, ...]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -33,6 +33,7 @@ SPACE_FORMAT = "mathnas-space"
 SPACE_VERSION = 1
 _MOST_ENUMERATED = 20_000_000
 _CHUNK = 4096
+_PAIR_COSTS = ("macs", "params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,46 @@ class DepthRule:
     absent: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class PairCosts:
+    """What two nodes cost together, beyond what their blocks cost each by itself.
+
+    A block whose input another node chooses has such costs: the wider its input, the more MACs.
+
+    Attributes:
+        first, second: node indices, ``first < second``, in no depth rule.
+        macs, params: shape (blocks of `first`, blocks of `second`), finite; the chosen blocks'
+            entry is added to the sums over blocks, and may be negative. None where there is none.
+
+    Raises:
+        InvalidInputError: the nodes are not in order, or the costs are not a finite matrix.
+    """
+
+    first: int
+    second: int
+    macs: Floats | None = None
+    params: Floats | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.second:
+            raise InvalidInputError(
+                "a pair names its nodes in their order in the network, first < second, but got "
+                f"first={self.first}, second={self.second}: swap them and transpose the costs."
+            )
+        for field in _PAIR_COSTS:
+            given = getattr(self, field)
+            if given is None:
+                continue
+            costs = np.ascontiguousarray(given, dtype=np.float64)
+            if costs.ndim != 2 or not np.isfinite(costs).all():
+                raise InvalidInputError(
+                    f"the {field} of a pair are a matrix of finite numbers (blocks of the first "
+                    f"node x blocks of the second), but nodes {self.first} and {self.second} got "
+                    f"an array of shape {costs.shape}, or numbers that are not finite."
+                )
+            object.__setattr__(self, field, costs)
+
+
 class SearchSpace:
     """m block nodes with n_i alternative blocks each.
 
@@ -110,6 +151,8 @@ class SearchSpace:
         reference: a network that relative limits and predictions may start from; by default the
             average-FLOPs network where MACs are known, otherwise the first blocks.
         depth_rules: optional nodes (see `DepthRule`); rules must not share nodes.
+        pair_costs: MACs and parameters that are no sums over blocks (see `PairCosts`), at most one
+            entry for each two nodes.
         canonical: maps a network to the representative of those that compute the same function.
         forms: further forms of a network, by name: what a metric may depend on instead of the
             network as it is written. Each maps networks of shape (k, m) to valid networks of the
@@ -119,7 +162,8 @@ class SearchSpace:
         family: how `mathnas.spaces` builds this space again (name and arguments); JSON values.
 
     Raises:
-        InvalidInputError: names are not unique, or the reference or a rule does not fit the nodes.
+        InvalidInputError: names are not unique, or the reference, a rule or the costs of a pair do
+            not fit the nodes.
     """
 
     def __init__(
@@ -131,6 +175,7 @@ class SearchSpace:
         fixed_params: float | None = None,
         reference: Sequence[int | str] | None = None,
         depth_rules: Sequence[DepthRule] = (),
+        pair_costs: Sequence[PairCosts] = (),
         canonical: Callable[[Network], Network] | None = None,
         forms: Mapping[str, Callable[[Indices], Indices]] | None = None,
         features: Callable[[Indices], Floats] | None = None,
@@ -157,6 +202,8 @@ class SearchSpace:
         self.sizes: tuple[int, ...] = tuple(len(node.blocks) for node in self.nodes)
         self.offsets: Indices = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
         self._check_rules()
+        self.pair_costs = tuple(pair_costs)
+        self._check_pair_costs()
         self._given_reference = None if reference is None else self.check(reference)
 
     # ---- size -------------------------------------------------------------------------------
@@ -488,13 +535,43 @@ class SearchSpace:
 
     def macs(self, networks: npt.ArrayLike) -> Floats:
         """MACs of networks of shape (k, m), fixed part included where it is known."""
+        chosen = self.check_many(networks)
+        total = self.additive_macs(chosen)
+        for pair in self.pair_costs:
+            if pair.macs is not None:
+                total += pair.macs[chosen[:, pair.first], chosen[:, pair.second]]
+        return total
+
+    def additive_macs(self, networks: npt.ArrayLike) -> Floats:
+        """As `macs`, but without what pairs of nodes cost: the F(N) that forms of effects divide
+        by, since programs need it as a sum over blocks."""
         macs = self.require_macs("counting MACs")
         rows = self.check_many(networks) + self.offsets[:-1]
         return np.asarray(macs[rows].sum(axis=1) + (self.fixed_macs or 0.0))
 
+    def params(self, networks: npt.ArrayLike) -> Floats:
+        """Parameters of networks of shape (k, m), fixed part included where it is known.
+
+        Raises:
+            InvalidInputError: those of a block are unknown.
+        """
+        if self.block_params is None:
+            raise InvalidInputError(
+                f"counting parameters needs those of every block, but {self.name} does not say how "
+                "many parameters its blocks have: declare them (params=)."
+            )
+        chosen = self.check_many(networks)
+        rows = chosen + self.offsets[:-1]
+        total = np.asarray(self.block_params[rows].sum(axis=1) + (self.fixed_params or 0.0))
+        for pair in self.pair_costs:
+            if pair.params is not None:
+                total += pair.params[chosen[:, pair.first], chosen[:, pair.second]]
+        return total
+
     def mean_macs(self) -> float:
         """Mean MACs over all valid networks."""
-        return math.fsum([self.fixed_macs or 0.0, *(g.mean(self) for g in self.groups)])
+        pairs = [float(pair.macs.mean()) for pair in self.pair_costs if pair.macs is not None]
+        return math.fsum([self.fixed_macs or 0.0, *(g.mean(self) for g in self.groups), *pairs])
 
     def mean_macs_with_block(self) -> Floats:
         """For every block, the mean MACs of the valid networks that hold it (Eq. 4), flat."""
@@ -503,6 +580,11 @@ class SearchSpace:
         means = np.empty(len(macs))
         for group in self.groups:
             group.fill_means(self, total - group.mean(self), means)
+        for pair in self.pair_costs:
+            if pair.macs is not None:
+                for node, axis in ((pair.first, 1), (pair.second, 0)):
+                    own = slice(self.offsets[node], self.offsets[node + 1])
+                    means[own] += pair.macs.mean(axis=axis) - pair.macs.mean()
         return means
 
     # ---- files ------------------------------------------------------------------------------
@@ -531,6 +613,8 @@ class SearchSpace:
                 ]
                 for rule in self.depth_rules
             ]
+        if self.pair_costs:
+            record["pair_costs"] = [self._pair_record(pair) for pair in self.pair_costs]
         if self.family is not None:
             record["family"] = self.family
         return record
@@ -607,6 +691,39 @@ class SearchSpace:
                         f"{self.nodes[node].name!r} has only the absent one: leave the node out."
                     )
             seen |= set(rule.nodes)
+
+    def _check_pair_costs(self) -> None:
+        ruled = {node for rule in self.depth_rules for node in rule.nodes}
+        seen: set[tuple[int, int]] = set()
+        for pair in self.pair_costs:
+            nodes = (pair.first, pair.second)
+            if pair.second >= self.num_nodes or ruled.intersection(nodes):
+                raise InvalidInputError(
+                    f"costs of a pair are about two of the {self.num_nodes} nodes that belong to "
+                    f"no depth rule, but got nodes {pair.first} and {pair.second}."
+                )
+            sizes = (self.sizes[pair.first], self.sizes[pair.second])
+            for field in _PAIR_COSTS:
+                costs = getattr(pair, field)
+                if costs is not None and costs.shape != sizes:
+                    raise InvalidInputError(
+                        f"the {field} of nodes {pair.first} and {pair.second} have the shape "
+                        f"{sizes}, one entry for each two blocks, but got {costs.shape}."
+                    )
+            if nodes in seen:
+                raise InvalidInputError(
+                    f"two nodes have one entry of costs, but nodes {pair.first} and {pair.second} "
+                    "have several: add them up."
+                )
+            seen.add(nodes)
+
+    def _pair_record(self, pair: PairCosts) -> dict[str, object]:
+        known = {field: getattr(pair, field) for field in _PAIR_COSTS}
+        return {
+            "first": self.nodes[pair.first].name,
+            "second": self.nodes[pair.second].name,
+            **{field: costs.tolist() for field, costs in known.items() if costs is not None},
+        }
 
     def _broken_rules(self, networks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         broken = np.zeros(len(networks), dtype=bool)
@@ -686,7 +803,7 @@ class NodeGroup:
             networks[:, node] = np.where(depth > place, block, absent)
 
     def mean(self, space: SearchSpace) -> float:
-        """Mean MACs of the group over its configurations."""
+        """Mean MACs of the group over its configurations, without what pairs cost."""
         shares, present, absent = self._statistics(space)
         return float(np.dot(shares, present) + np.dot(1 - shares, absent))
 
@@ -736,7 +853,7 @@ class NodeGroup:
 def _from_record(record: Record) -> SearchSpace:
     record.only(
         *("format", "version", "name", "nodes", "fixed_macs", "fixed_params"),
-        *("reference", "depth_rules", "family"),
+        *("reference", "depth_rules", "pair_costs", "family"),
     )
     nodes = []
     for where, entry in record.items("nodes"):
@@ -768,6 +885,10 @@ def _from_record(record: Record) -> SearchSpace:
         fixed_params=record.number("fixed_params"),
         reference=record.get("reference", list) if "reference" in record else None,
         depth_rules=rules,
+        pair_costs=[
+            _read_pair(item, where, index)
+            for where, item in (record.items("pair_costs") if "pair_costs" in record else [])
+        ],
         family=record.get("family", dict) if "family" in record else None,
     )
 
@@ -790,6 +911,25 @@ def _read_block(value: object, where: str) -> Block:
     record = Record(value, where)
     record.only("name", "macs", "params")
     return Block(record.get("name", str), record.number("macs"), record.number("params"))
+
+
+def _read_pair(value: object, where: str, index: Mapping[str, int]) -> PairCosts:
+    record = Record(value, where)
+    record.only("first", "second", *_PAIR_COSTS)
+    for key in ("first", "second"):
+        if record.get(key, str) not in index:
+            raise InvalidInputError(f"{where}: there is no node {record.get(key, str)!r}.")
+    costs: dict[str, Floats] = {}
+    for field in _PAIR_COSTS:
+        if field not in record:
+            continue
+        rows = record.get(field, list)
+        listed = all(isinstance(row, list) and all(map(is_number, row)) for row in rows)
+        if not listed or len({len(row) for row in rows}) != 1:
+            raise FileFormatError(f"{where}.{field} is a matrix: lists of numbers, equally long.")
+        costs[field] = np.array(rows, dtype=np.float64)
+    first, second = (index[record.get(key, str)] for key in ("first", "second"))
+    return PairCosts(first, second, costs.get("macs"), costs.get("params"))
 
 
 def _check_unique(names: Sequence[str], what: str) -> None:

@@ -36,9 +36,10 @@ _CHUNK = 4096
 class Form(str, Enum):
     """How effects d_ij measured in the reference network add up in another network N.
 
-    F(N) are MACs, F_ref those of the reference, meanF_ij the mean MACs of the networks that hold
-    block j in node i, Fbar the mean over the space. All but LINEAR are the paper's Eq. 5, in which
-    an effect weighs less in a larger network.
+    F(N) are MACs (where a space declares costs of pairs of nodes, without those:
+    `SearchSpace.additive_macs`), F_ref those of the reference, meanF_ij the mean MACs of the
+    networks that hold block j in node i, Fbar the mean over the space. All but LINEAR are the
+    paper's Eq. 5, in which an effect weighs less in a larger network.
     """
 
     LINEAR = "linear"
@@ -681,14 +682,31 @@ def _declared(space: SearchSpace, reference: Network) -> dict[str, BlockEffects]
             continue
         metric = Metric(name, "", Direction.MINIMIZE, additive=True)
         rows = space.offsets[:-1] + np.array(reference)
-        own = np.repeat(values[rows], space.sizes)
+        effects = values - np.repeat(values[rows], space.sizes)
+        parts = [fixed or 0.0, *values[rows].tolist()]
+        pairs = []
+        for pair in space.pair_costs:
+            costs = pair.macs if name == "macs" else pair.params
+            if costs is None:
+                continue
+            # what a switch of one block changes is that block's effect, the rest is the pair's
+            first, second = reference[pair.first], reference[pair.second]
+            own = float(costs[first, second])
+            parts.append(own)
+            columnwise, rowwise = costs[:, second] - own, costs[first] - own
+            effects[space.offsets[pair.first] : space.offsets[pair.first + 1]] += columnwise
+            effects[space.offsets[pair.second] : space.offsets[pair.second + 1]] += rowwise
+            rest = costs - own - columnwise[:, None] - rowwise
+            if rest.any():
+                pairs.append(PairEffects(pair.first, pair.second, rest))
         columns[name] = BlockEffects(
             metric,
-            math.fsum([fixed or 0.0, *values[rows].tolist()]),
-            values - own,
+            math.fsum(parts),
+            effects,
             np.zeros(len(values)),
             np.ones(len(values)),
             conditions={"source": "declared by the space"},
+            pairs=tuple(pairs),
         )
     return columns
 

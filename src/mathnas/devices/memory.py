@@ -124,8 +124,7 @@ def weights_evaluator(space: SearchSpace, precision: str = "fp32") -> FunctionEv
     Raises:
         InvalidInputError: the space does not count parameters, or the precision is unknown.
     """
-    params, fixed = space.block_params, space.fixed_params
-    if params is None or fixed is None:
+    if space.block_params is None or space.fixed_params is None:
         raise InvalidInputError(
             f"weights are counted by the space, but {space.name} does not say how many parameters "
             "its blocks have: declare them (params=)."
@@ -136,8 +135,7 @@ def weights_evaluator(space: SearchSpace, precision: str = "fp32") -> FunctionEv
         )
 
     def size(network: Network) -> float:
-        rows = space.offsets[:-1] + space.check_array([network])[0]
-        return float(fixed + params[rows].sum()) * BYTES[precision] / 1e6
+        return float(space.params([network])[0]) * BYTES[precision] / 1e6
 
     return FunctionEvaluator(
         size, ["memory_mb_weights"], conditions={"precision": precision}, noisy=False

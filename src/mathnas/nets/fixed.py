@@ -6,10 +6,11 @@ import copy
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 from torch import Tensor, nn
 
 from mathnas.nets.supernet import Supernet
-from mathnas.space import BlockNode, Network, SearchSpace, network_text
+from mathnas.space import BlockNode, Network, PairCosts, SearchSpace, network_text
 
 
 def fixed_space(space: SearchSpace, network: Sequence[int | str]) -> SearchSpace:
@@ -28,6 +29,18 @@ def fixed_space(space: SearchSpace, network: Sequence[int | str]) -> SearchSpace
         name=f"{space.name} [{network_text(chosen)}]",
         fixed_macs=space.fixed_macs,
         fixed_params=space.fixed_params,
+        pair_costs=[_chosen(pair, chosen) for pair in space.pair_costs],
+    )
+
+
+def _chosen(pair: PairCosts, network: Network) -> PairCosts:
+    """The entry of a pair that a network has, as a matrix of one number."""
+    entry = np.ix_([network[pair.first]], [network[pair.second]])
+    return PairCosts(
+        pair.first,
+        pair.second,
+        None if pair.macs is None else pair.macs[entry],
+        None if pair.params is None else pair.params[entry],
     )
 
 

@@ -136,6 +136,11 @@ class SpaceContract:
             blocks = [node.blocks[j].macs for node, j in zip(space.nodes, network, strict=True)]
             known = [cost for cost in blocks if cost is not None]
             assert len(known) == space.num_nodes
+            known += [
+                float(pair.macs[network[pair.first], network[pair.second]])
+                for pair in space.pair_costs
+                if pair.macs is not None
+            ]
             assert macs == pytest.approx(math.fsum([space.fixed_macs or 0.0, *known]))
         if space.num_networks <= _LISTED:
             mean = space.macs(space.all_networks()).mean()

@@ -155,6 +155,11 @@ class SupernetContract:
             numbers = [count for count in known if count is not None]
             if len(numbers) < len(known):
                 pytest.skip("the space does not know its parameters")
+            numbers += [
+                float(pair.params[network[pair.first], network[pair.second]])
+                for pair in space.pair_costs
+                if pair.params is not None
+            ]
             counted = self.params(net.extract(network))
             assert sum(numbers) == counted, f"{network} has other parameters"
 
