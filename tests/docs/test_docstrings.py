@@ -17,6 +17,7 @@ MODULES = (
     "mathnas.spaces.nasbench201",
     "mathnas.spaces.nasbench_macro",
     "mathnas.spaces.supertransformer",
+    "mathnas.spaces.supervit",
 )
 
 

@@ -15,6 +15,7 @@ from mathnas.spaces import (
     NASBench201,
     NASBenchMacro,
     SuperTransformer,
+    SuperViT,
     catalogue,
     named,
     restore,
@@ -27,6 +28,8 @@ SPACES = [
     FBNet(),
     MobileNetV3(1.2, 192, 10),
     SuperTransformer(640, 512, heads=(2, 4, 8)),
+    SuperViT(192, 10),
+    SuperViT(32, 10, (1, 1, 2, 2, 2, 1, 1, 2), "dimensions"),
 ]
 
 
@@ -132,6 +135,7 @@ def test_catalogue_describes_every_family() -> None:
         "mobilenetv3",
         "fbnet",
         "supertransformer",
+        "supervit",
     }
     for family in listed.values():
         space = family.default()

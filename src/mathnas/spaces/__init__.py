@@ -6,6 +6,7 @@ from mathnas.spaces.mobilenetv3 import MobileNetV3
 from mathnas.spaces.nasbench201 import NASBench201
 from mathnas.spaces.nasbench_macro import NASBenchMacro
 from mathnas.spaces.supertransformer import SuperTransformer
+from mathnas.spaces.supervit import SuperViT
 
 __all__ = [
     "FBNet",
@@ -14,6 +15,7 @@ __all__ = [
     "NASBench201",
     "NASBenchMacro",
     "SuperTransformer",
+    "SuperViT",
     "catalogue",
     "named",
     "partitioned",

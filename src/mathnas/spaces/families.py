@@ -16,6 +16,7 @@ from mathnas.spaces.mobilenetv3 import MobileNetV3
 from mathnas.spaces.nasbench201 import NASBench201
 from mathnas.spaces.nasbench_macro import NASBenchMacro
 from mathnas.spaces.supertransformer import SuperTransformer, read_choices
+from mathnas.spaces.supervit import SuperViT
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,13 @@ _FAMILIES = (
         "encoder_embed=512,decoder_embed=512,ffn=1024+2048+3072,heads=4+8,attention=-1+1+2,"
         "encoder_layers=6,decoder_layers=6,projection=512,source=30,target=30,"
         "vocabulary=32768,positions=512",
+    ),
+    Family(
+        "supervit",
+        "NASViT's SuperViT: first convolution, 7 stages of convolutions and attention, head",
+        SuperViT,
+        {"resolution": int, "classes": int, "strides": read_choices, "partition": str},
+        "resolution=224,classes=1000,strides=2+1+2+2+2+2+1+2,partition=stages|dimensions",
     ),
 )
 _BY_NAME = {family.name: family for family in _FAMILIES}
