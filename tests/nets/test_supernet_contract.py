@@ -20,7 +20,8 @@ from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
 from mathnas.nets.supertransformer import SubTransformer, SuperTransformerNet
-from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer
+from mathnas.nets.supervit import SuperViTNet
+from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer, SuperViT
 from mathnas.testing.supernets import SupernetContract
 from mathnas.tokens import END, PAD
 
@@ -118,6 +119,26 @@ class TestSuperTransformerNet(SupernetContract):
     def params(self, network: nn.Module) -> int:
         assert isinstance(network, SubTransformer)
         return super().params(network) - network.encoder.embed_tokens.weight.numel()
+
+
+class TestSuperViTNet(SupernetContract):
+    """The space counts products of two activations too, as attention has them."""
+
+    @pytest.fixture
+    def supernet(self) -> SuperViTNet:
+        return SuperViTNet(SuperViT(32, 10, (1, 1, 2, 2, 2, 1, 1, 2)))
+
+    @pytest.fixture
+    def inputs(self) -> Tensor:
+        return images(2, side=32).expand(-1, 3, -1, -1)
+
+    @pytest.fixture
+    def networks(self, supernet: SuperViTNet) -> Sequence[Network]:
+        """Smallest and largest too."""
+        return [*supernet.extremes(), *supernet.space.sample(2, seed=1)]
+
+    def macs(self, network: nn.Module, x: Tensor) -> float:
+        return counted_macs(network, x)
 
 
 # ---- supernets that do not keep it ---------------------------------------------------------------

@@ -14,13 +14,15 @@ from mathnas.nets.families import space_named, supernet_for
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
+from mathnas.nets.supervit import SuperViTNet
 from mathnas.space import SearchSpace
-from mathnas.spaces import FBNet, MobileNetV3, NASBench201
+from mathnas.spaces import FBNet, MobileNetV3, NASBench201, SuperViT
 
 SPACES: list[tuple[SearchSpace, type[Supernet]]] = [
     (NASBench201("cifar10", channels=4, cells=2), NASBench201Net),
     (MobileNetV3(0.35, 32, classes=10, stem_stride=1), MobileNetV3Net),
     (DigitsNet().space, DigitsNet),
+    (SuperViT(32, 10, (1, 1, 2, 2, 2, 1, 1, 2)), SuperViTNet),
 ]
 
 

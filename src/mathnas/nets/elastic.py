@@ -9,7 +9,7 @@ A network's forms are all cut before it runs: that is many small operations, and
 times as long where a large convolution has just emptied the processor's caches.
 
 Kernels are shared as in once-for-all (Cai et al., ICLR 2020, section 3.2): a smaller kernel is the
-centre of the next larger one times a learned matrix.
+centre of the next larger one times a learned matrix; or, as in NASViT, the centre itself.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class ElasticConv2d(nn.Module):
         kernels: the kernel sizes, odd, for example ``(3, 5, 7)``.
         stride: the same for every form; the padding keeps a stride-1 output as large as the input.
         depthwise: one filter a channel. Its output is as wide as its input.
+        matrices: whether a smaller kernel is the centre of the next larger one times a learned
+            matrix; otherwise it is the centre itself.
 
     Raises:
         InvalidInputError: a kernel size is even or not positive, or a depthwise layer has two
@@ -48,6 +50,7 @@ class ElasticConv2d(nn.Module):
         *,
         stride: int = 1,
         depthwise: bool = False,
+        matrices: bool = True,
     ) -> None:
         super().__init__()
         self.kernels = tuple(sorted(set(kernels)))
@@ -78,11 +81,12 @@ class ElasticConv2d(nn.Module):
         self.conv.weight = nn.Parameter(torch.zeros(self.conv.weight.shape))
         # from the largest kernel down: what a form's weights go through until they are as small
         self._steps = tuple(
-            (large, small, _matrix_name(large, small))
+            (large, small, _matrix_name(large, small) if matrices else None)
             for small, large in reversed(list(itertools.pairwise(self.kernels)))
         )
         for _, small, name in self._steps:
-            self.register_parameter(name, nn.Parameter(torch.eye(small * small)))
+            if name is not None:
+                self.register_parameter(name, nn.Parameter(torch.eye(small * small)))
 
     @property
     def weight(self) -> Tensor:
@@ -96,7 +100,8 @@ class ElasticConv2d(nn.Module):
         with torch.no_grad():
             self.weight.normal_(0.0, math.sqrt(2.0 / fan_out), generator=generator)
             for _, small, name in self._steps:
-                self.get_parameter(name).copy_(torch.eye(small * small))
+                if name is not None:
+                    self.get_parameter(name).copy_(torch.eye(small * small))
 
     def width(self, in_channels: int, out_channels: int | None = None) -> int:
         """Output channels of a form: as many as are asked for, by default all that it can have."""
@@ -122,6 +127,9 @@ class ElasticConv2d(nn.Module):
                 break
             border = (large - small) // 2
             centre = weight[:, :, border : border + small, border : border + small]
+            if name is None:
+                weight = centre.contiguous()
+                continue
             moved = functional.linear(
                 centre.reshape(out_channels, fan, small * small), getattr(self, name)
             )

@@ -12,8 +12,9 @@ from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
 from mathnas.nets.supertransformer import SuperTransformerNet
+from mathnas.nets.supervit import SuperViTNet
 from mathnas.space import SearchSpace
-from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer
+from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer, SuperViT
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,18 @@ def _supertransformer(space: SearchSpace, seed: int) -> Supernet:
     return SuperTransformerNet(space, seed=seed)
 
 
+def _supervit(space: SearchSpace, seed: int) -> Supernet:
+    if not isinstance(space, SuperViT):
+        raise _differing(space)
+    return SuperViTNet(space, seed=seed)
+
+
 _FAMILIES: dict[str, SupernetFamily] = {
     "digits": SupernetFamily(_digits, lambda: DigitsNet().space),
     "mobilenetv3": SupernetFamily(_mobilenetv3),
     "nasbench201": SupernetFamily(_nasbench201),
     "supertransformer": SupernetFamily(_supertransformer),
+    "supervit": SupernetFamily(_supervit),
 }
 
 

@@ -26,6 +26,12 @@ def copied_linear(layer: nn.Linear) -> nn.Linear:
     return _linear(layer.weight.detach().clone(), layer.bias.detach().clone())
 
 
+def sliced_linear(layer: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
+    """The first inputs and outputs of a layer, with its own memory."""
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    return _linear(weight[:outputs, :inputs].clone(), bias[:outputs].clone())
+
+
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
     # the meta device draws no random numbers for weights that are replaced at once
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
