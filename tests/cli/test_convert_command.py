@@ -16,7 +16,8 @@ from mathnas.nets.files import load_supernet, supernet_notes
 from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supertransformer import SuperTransformerNet
-from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer
+from mathnas.nets.supervit import SuperViTNet
+from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer, SuperViT
 
 
 def test_a_once_for_all_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +88,15 @@ def test_a_translation_supernet(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*arguments, "--kind", "once-for-all", "--space", space.name]) == 1
     assert "tell their space" in capsys.readouterr().err
     assert not file.exists()
+
+
+def test_a_hybrid_of_convolutions_and_attention(tmp_path: Path) -> None:
+    net = SuperViTNet(SuperViT(192, classes=5), seed=3)
+    torch.save({"model_ema": net.state_dict()}, tmp_path / "public.pth")
+    file = tmp_path / "hybrid.safetensors"
+    kind = ["--kind", "nasvit", "--resolution", "192"]
+    assert main(["convert", str(tmp_path / "public.pth"), *kind, "-o", str(file)]) == 0
+    assert load_supernet(file).space == net.space
 
 
 def test_what_is_no_such_checkpoint_is_refused_and_nothing_is_written(

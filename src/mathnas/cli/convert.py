@@ -34,7 +34,10 @@ def convert(
         Path, typer.Option(*("--output", "-o"), metavar="FILE.safetensors", help="What is written.")
     ],
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="Whose it is: once-for-all, nasbench201 or hat.")
+        str,
+        typer.Option(
+            metavar="KIND", help="Whose it is: once-for-all, nasbench201, hat or nasvit."
+        ),
     ] = "once-for-all",
     resolution: Annotated[
         int | None,

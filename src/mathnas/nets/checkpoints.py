@@ -188,7 +188,7 @@ def read_state(
     *,
     most_bytes: int = MOST_BYTES,
     entry: str = "state_dict",
-    harmless: Sequence[type] = (),
+    harmless: Sequence[type | tuple[type, str]] = (),
 ) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU.
 
@@ -200,7 +200,8 @@ def read_state(
         most_bytes: files that are larger, or become larger by decompression, are refused.
         entry: under which the tensors are, where there are others.
         harmless: classes besides tensors and containers that a pickle may make; they run no code
-            when they are made.
+            when they are made. With a name, the class stands for the one of that name, which then
+            need not be there.
 
     Raises:
         FileFormatError: the file cannot be read, is too large, or holds anything else.
@@ -243,7 +244,7 @@ def read_state(
     return dict(loaded)
 
 
-def _torch(path: Path, harmless: Sequence[type]) -> Any:
+def _torch(path: Path, harmless: Sequence[type | tuple[type, str]]) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(harmless)):
             # of pickles that are no files of torch's: they are refused, or load as they are

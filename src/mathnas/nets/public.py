@@ -9,6 +9,7 @@ from typing import TypeAlias
 from mathnas.errors import InvalidInputError
 from mathnas.nets.checkpoints import load_cell_supernet, load_once_for_all
 from mathnas.nets.hat_checkpoints import load_hat
+from mathnas.nets.nasvit_checkpoints import load_nasvit
 from mathnas.nets.supernet import Supernet
 from mathnas.space import SearchSpace
 from mathnas.spaces import SuperTransformer
@@ -51,6 +52,11 @@ def _hat(path: Path, resolution: int | None, space: SearchSpace | None) -> Super
     )
 
 
+def _nasvit(path: Path, resolution: int | None, space: SearchSpace | None) -> Supernet:
+    _told_by_weights(space)
+    return load_nasvit(path) if resolution is None else load_nasvit(path, resolution=resolution)
+
+
 def _told_by_weights(space: SearchSpace | None) -> None:
     if space is not None:
         raise InvalidInputError(
@@ -62,4 +68,5 @@ PUBLIC: Mapping[str, Loader] = {
     "once-for-all": _once_for_all,
     "nasbench201": _cells,
     "hat": _hat,
+    "nasvit": _nasvit,
 }

@@ -3,7 +3,7 @@ transformer blocks that attend over the whole map.
 
 Widths, depths, kernels and expansions are elastic: a narrower form is the first channels, filters
 and heads of the widest, a smaller kernel the centre of the larger. Tensors are named and shaped as
-in the public checkpoint, so that those load as they are.
+in the public checkpoint (`mathnas.nets.nasvit_checkpoints`), so that those load as they are.
 
 Heads of an attention are mixed before and after the softmax (talking heads, Shazeer et al., 2020).
 `torch.nn.functional.scaled_dot_product_attention` takes what is added before a softmax, but nothing
