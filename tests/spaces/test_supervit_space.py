@@ -91,6 +91,12 @@ def test_dimensions_make_the_same_networks() -> None:
     assert names == [[block.name for block in node.blocks] for node in at(224).nodes]
 
 
+def test_both_partitions_have_one_reference() -> None:
+    fine = SuperViT(192, partition="dimensions")
+    assert fine.to_config(fine.reference) == at(192).to_config(at(192).reference)
+    assert at(192).reference == at(192).average_macs_network()
+
+
 def test_blocks_have_the_codes_of_mathnas() -> None:
     nodes = at(224).nodes
     for width, depth, kernel, expand in ((0, 0, 0, 0), (1, 2, 0, 1), (1, 0, 1, 2)):

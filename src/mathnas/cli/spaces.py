@@ -91,3 +91,9 @@ def _show(space: SearchSpace) -> None:
             costs = ["" if cost is None else f"{cost:,.0f}" for cost in (block.macs, block.params)]
             table.add_row("" if j else node.name, block.name, *costs)
     Console().print(table)
+    if space.pair_costs:
+        names = [
+            f"{space.nodes[pair.first].name} with {space.nodes[pair.second].name}"
+            for pair in space.pair_costs
+        ]
+        typer.echo(f"costs of pairs of nodes besides: {', '.join(names)}")

@@ -217,8 +217,9 @@ class SuperViT(SearchSpace):
     over pairs of neighbours (`mathnas.PairCosts`), and exact.
 
     With ``partition="dimensions"`` each dimension is a node of its own: 22 nodes with 68 blocks for
-    the same networks. Depth, width and expansion multiply in what a stage costs, so that is no sum
-    over blocks or pairs: the space declares no MACs then, and `costs` counts them.
+    the same networks, with the same reference. Depth, width and expansion multiply in what a stage
+    costs, so that is no sum over blocks or pairs: the space declares no MACs then, and `costs`
+    counts them.
 
     The resolution multiplies what every node costs, for pairs as for blocks, and latencies alike:
     as a node it would interact with all others. So a resolution is a space, with a table of its
@@ -293,6 +294,7 @@ class SuperViT(SearchSpace):
             fixed_macs=0 if by_stage else None,
             fixed_params=0 if by_stage else None,
             pair_costs=self._pairs() if by_stage else (),
+            reference=None if by_stage else self._average_dimensions(),
             family={
                 "name": "supervit",
                 "resolution": self.resolution,
@@ -346,10 +348,7 @@ class SuperViT(SearchSpace):
         if self.partition == "stages":
             pairs = zip(STAGES, chosen, strict=True)
             return (first, *(stage.choices.index(own) for stage, own in pairs), head)
-        names = [f"w{width[0]}"]
-        for stage, own in zip(STAGES, chosen, strict=True):
-            names += stage.block_name(own).split("_")
-        return self.check([*names, f"w{width[-1]}"])
+        return self.check(_dimension_names(width[0], chosen, width[-1]))
 
     def to_config(self, network: Sequence[int | str]) -> Configuration:
         """The configuration of a network."""
@@ -483,6 +482,11 @@ class SuperViT(SearchSpace):
             nodes.append(BlockNode(name, tuple(own)))
         return nodes
 
+    def _average_dimensions(self) -> list[str]:
+        """The average-FLOPs network of the stages, in dimensions."""
+        stages = SuperViT(self.resolution, self.classes, self.strides)
+        return _dimension_names(*stages.choices(stages.reference))
+
     def _pairs(self) -> list[PairCosts]:
         """What two neighbours cost beyond their blocks' costs, which are those beside the usual
         block of the other."""
@@ -539,6 +543,13 @@ def _dimension_nodes() -> Iterator[BlockNode]:
         for name, own in stage.dimensions.items():
             yield BlockNode(f"{stage.name}.{name}", tuple(Block(label) for label, _ in own))
     yield BlockNode("head.width", tuple(Block(f"w{width}") for width in HEAD_WIDTHS))
+
+
+def _dimension_names(first: int, stages: Sequence[StageChoice], head: int) -> list[str]:
+    """The blocks of a network whose nodes are dimensions."""
+    pairs = zip(STAGES, stages, strict=True)
+    names = [name for stage, own in pairs for name in stage.block_name(own).split("_")]
+    return [f"w{first}", *names, f"w{head}"]
 
 
 def _check_value(where: str, what: str, value: int, known: tuple[int, ...]) -> None:

@@ -46,6 +46,9 @@ def extremes_of(supernet: Supernet) -> tuple[Network, Network]:
 def extreme_networks(space: SearchSpace) -> tuple[Network, Network]:
     """The networks with the fewest and with the most MACs; ties go to the lowest index.
 
+    MACs are sums over blocks here, also where a space declares costs of pairs besides: a supernet
+    of such a space says its extremes itself.
+
     Raises:
         InvalidInputError: MACs are not known for every block.
     """
