@@ -22,7 +22,6 @@ from torch.nn import functional
 from mathnas.errors import FileFormatError
 from mathnas.nets.checkpoints import read_state
 from mathnas.nets.files import load_tensors
-from mathnas.nets.supernet import Supernet
 from mathnas.nets.supervit import SuperViTNet
 from mathnas.spaces.supervit import STRIDES, SuperViT
 
