@@ -35,9 +35,7 @@ def convert(
     ],
     kind: Annotated[
         str,
-        typer.Option(
-            metavar="KIND", help="Whose it is: once-for-all, nasbench201, hat or nasvit."
-        ),
+        typer.Option(metavar="KIND", help="Whose it is: once-for-all, nasbench201, hat or nasvit."),
     ] = "once-for-all",
     resolution: Annotated[
         int | None,
