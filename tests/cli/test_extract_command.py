@@ -336,7 +336,10 @@ def test_latency_on_another_engine_with_further_statistics(run: Run, supernet: s
         ("latency,engine=tflite", "engines are onnxruntime, torch, "),
         ("latency,engine=executorch,precision=int8", "executorch computes in fp32 here"),
         ("latency,accept_noise=maybe", "accept_noise is true or false, but got 'maybe'"),
-        ("latency:supernet.safetensors,engine=torch,statistics=mean", "median, min, cpu, each"),
+        (
+            "latency:supernet.safetensors,engine=torch,statistics=mean",
+            "median, min, trimmed, cpu, each",
+        ),
     ],
 )
 def test_evaluators_that_are_none(run: Run, supernet: str, spec: str, message: str) -> None:

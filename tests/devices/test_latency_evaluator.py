@@ -221,7 +221,9 @@ def test_further_statistics_are_further_metrics() -> None:
     assert isinstance(low, Measurement)
     assert isinstance(middle, Measurement)
     assert low.value <= latency(found).value <= middle.value
-    with pytest.raises(InvalidInputError, match="median, min, cpu, each once, but got 'mean'"):
+    with pytest.raises(
+        InvalidInputError, match="median, min, trimmed, cpu, each once, but got 'mean'"
+    ):
         evaluator_of(Counting(), statistics=["mean"])
 
 

@@ -103,8 +103,7 @@ class Timing:
 
     @property
     def trimmed(self) -> float:
-        """The mean over slices, without the fastest and the slowest tenth of them (what HAT
-        reports, of single runs)."""
+        """The mean over slices, without the fastest and the slowest tenth of them."""
         cut = len(self.slices) // 10
         return float(np.sort(self.slices)[cut : len(self.slices) - cut].mean())
 
