@@ -8,8 +8,9 @@ same. Everything that is measured is kept in a study in the folder, so the scrip
 was stopped.
 
 Networks are drawn as HAT draws its data set, depth first and then every layer. The table is a
-regression on the first ones; beside it, on the same measurements, HAT's predictor on ten averages
-and MACs alone. They predict fresh networks; "anew" is a second measurement of ten of these.
+regression on the first ones, as it is and with a line in MACs as the prior of effects; beside it,
+on the same measurements, HAT's predictor on ten averages and MACs alone. They predict fresh
+networks; "anew" is a second measurement of ten of these.
 """
 
 from __future__ import annotations
@@ -105,8 +106,11 @@ def main() -> None:
         perceptron.fit(known, learnt)
         features = _with_one(hat_features(space, known)), _with_one(hat_features(space, fresh))
         line = np.polynomial.Polynomial.fit(space.macs(known), learnt, 1)
+        prior = table_of_macs(space, metric, line.convert().coef)
+        centred = mn.fit(study, [metric], method="regression", prior=prior)
         found = {
             f"table of {len(known)} networks": table.predict(fresh, metric),
+            "... MACs as the effects' prior": centred.predict(fresh, metric),
             "HAT's perceptron on ten averages": perceptron.predict(fresh),
             "linear in the ten averages": features[1]
             @ np.linalg.lstsq(features[0], learnt, rcond=None)[0],
@@ -124,6 +128,18 @@ def main() -> None:
                     f"  {depth} decoder layers: {len(of_depth)} networks, {of_depth.min():.0f} to "
                     f"{of_depth.max():.0f} ms"
                 )
+
+
+def table_of_macs(space: SuperTransformer, metric: str, line: Floats) -> mn.BlockTable:
+    """What blocks would take were latency a line in MACs."""
+    reference = space.reference
+    macs = np.array([block.macs or 0 for node in space.nodes for block in node.blocks], float)
+    own = macs[space.offsets[:-1] + np.array(reference)]
+    effects = line[1] * (macs - np.repeat(own, space.sizes))
+    base = float(line[0] + line[1] * own.sum())
+    unknown, once = np.full(len(effects), np.nan), np.ones(len(effects))
+    column = mn.BlockEffects(mn.metric_named(metric), base, effects, unknown, once)
+    return mn.BlockTable(space, reference, {metric: column})
 
 
 def _with_one(features: Floats) -> Floats:
