@@ -149,7 +149,7 @@ def extract(
     with needing("extracting networks", "train"):
         from mathnas.nets.cards import ModelCard
         from mathnas.nets.export import check_suffix, export_network
-        from mathnas.nets.inputs import GivesExamples, example_inputs
+        from mathnas.nets.inputs import example_inputs
     suffix = check_suffix(output)
     wanted = read_measures(measure)
     saved = None if answer is None else SavedAnswer.read(answer)
@@ -169,7 +169,7 @@ def extract(
         finetune_epochs, distill, learning_rate, optimizer, images_a_step, device, seed
     )
     choice = None
-    if isinstance(file.supernet, GivesExamples):
+    if file.supernet.vocabulary_size is not None:
         wanted = _of_no_images(wanted, suffix, data, finetuning)
     else:
         choice = _images_choice(

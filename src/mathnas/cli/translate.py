@@ -81,12 +81,15 @@ def translate(
     with needing("translating", "text"):
         from mathnas._threads import torch_threads
         from mathnas.nets.beam_search import BeamSearch
+        from mathnas.text._lines import lines_of
         from mathnas.text.bleu import bleu, bootstrap
         from mathnas.text.corpus import read_sentences
     at_least_one("--threads", threads)
     search = BeamSearch(beam, length_penalty)
     known = _Network.read(network, vocabulary, beam, threads)
-    sentences = _input_lines() if text == "-" else read_sentences(Path(text))
+    sentences = (
+        list(lines_of(sys.stdin.buffer, "the input")) if text == "-" else read_sentences(Path(text))
+    )
     expected = None if references is None else read_sentences(references)
     if expected is not None and len(expected) != len(sentences):
         raise InvalidInputError(
@@ -214,14 +217,3 @@ def _translated(
             found += translations(known.translator, part, search, tokens_at_once=tokens)
             bar.advance(len(part))
     return found
-
-
-def _input_lines() -> list[str]:
-    try:
-        content = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"the input is no UTF-8 text: {error}.") from error
-    if not content:
-        return []
-    # as in files: no other character ends a line
-    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]

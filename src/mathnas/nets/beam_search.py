@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mathnas.errors import InvalidInputError
-from mathnas.nets.supertransformer import DecoderState
 from mathnas.nets.translator import Translator
 from mathnas.tokens import END, PAD, START
 
@@ -125,7 +124,7 @@ class _Run:
                 [len(self.finished[place]) < beam for place in sentences.tolist()], device=device
             )
             if not bool(goes_on.all()):
-                state = _kept(state, goes_on, beam)
+                state = state.of_sources(goes_on.nonzero()[:, 0], beam)
                 sentences, tokens, scores = (p[goes_on] for p in (sentences, tokens, scores))
         return [sorted(own, key=lambda one: -one.score)[:beam] for own in self.finished]
 
@@ -158,10 +157,6 @@ def _best(totals: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     flat = totals.view(batch, -1)
     values, places = flat.topk(min(count, flat.shape[1]), dim=1)
     return places // vocabulary, places % vocabulary, values
-
-
-def _kept(state: DecoderState, goes_on: Tensor, beam: int) -> DecoderState:
-    return state.of_sources(goes_on.nonzero()[:, 0], beam)
 
 
 def translations(

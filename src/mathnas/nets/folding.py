@@ -22,8 +22,15 @@ def folded(module: nn.Module, example: Tensor) -> nn.Module:
             else.
         example: an input, shape (batch, ...).
     """
+    return folding(module, example)[0]
+
+
+def folding(module: nn.Module, example: Tensor) -> tuple[nn.Module, set[str]]:
+    """What `folded` gives, and the names of the convolutions whose weights it changed."""
     found = copy.deepcopy(module).eval()
     follows = _followed(found, example)
+    changed = set(follows.values())
+    names = {name for name, part in found.named_modules() if part in changed}
     for norm, conv in follows.items():
         assert isinstance(norm, _BatchNorm)
         _fold(conv, norm)
@@ -31,13 +38,7 @@ def folded(module: nn.Module, example: Tensor) -> nn.Module:
         for name, child in list(parent.named_children()):
             if child in follows:
                 setattr(parent, name, nn.Identity())
-    return found
-
-
-def folded_convolutions(module: nn.Module, example: Tensor) -> set[str]:
-    """Names of the convolutions whose weights `folded` changes."""
-    changed = set(_followed(module, example).values())
-    return {name for name, part in module.named_modules() if part in changed}
+    return found, names
 
 
 def _followed(module: nn.Module, example: Tensor) -> dict[nn.Module, nn.Conv2d]:

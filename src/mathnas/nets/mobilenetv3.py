@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mathnas.errors import InvalidInputError
+from mathnas.nets.dropout import checked_dropout
 from mathnas.nets.elastic import ElasticConv2d
 from mathnas.nets.linear import copied_linear, new_linear, reset_linear
 from mathnas.nets.mbconv import ConvNorm, ElasticMBConv, MBConv, MBConvChoice
@@ -123,9 +123,7 @@ class MobileNetV3Net(ChainSupernet):
         Raises:
             InvalidInputError: it is not in [0, 1).
         """
-        if not 0 <= dropout < 1:
-            raise InvalidInputError(f"dropout is at least 0 and below 1, but got {dropout}.")
-        self.dropout.p = dropout
+        self.dropout.p = checked_dropout(dropout)
 
     @property
     def _first(self) -> MBConv:

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mathnas.errors import InvalidInputError
+from mathnas.nets.dropout import checked_dropout
 from mathnas.nets.linear import new_linear
 from mathnas.nets.supernet import Supernet
 from mathnas.space import Network
 from mathnas.spaces.supertransformer import (
+    ATTENTION,
     DecoderChoice,
     EncoderChoice,
     SuperTransformer,
@@ -244,8 +245,7 @@ class SuperTransformerNet(Supernet):
         Raises:
             InvalidInputError: it is not in [0, 1).
         """
-        if not 0 <= share < 1:
-            raise InvalidInputError(f"dropout is at least 0 and below 1, but got {share}.")
+        checked_dropout(share)
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = share
@@ -260,7 +260,7 @@ class SuperTransformerNet(Supernet):
                     module.weight.normal_(0.0, width**-0.5, generator=generator)
                     module.weight[PAD] = 0
                 elif isinstance(module, nn.Linear):
-                    _xavier(module.weight, generator)
+                    nn.init.xavier_uniform_(module.weight, generator=generator)
                     module.bias.zero_()
                 elif isinstance(module, ElasticAttention):
                     module.reset(generator)
@@ -494,9 +494,9 @@ class ElasticAttention(nn.Module):
     def reset(self, generator: torch.Generator) -> None:
         """Draw the input projections; their biases to zero."""
         with torch.no_grad():
-            for name, weight in self.named_parameters(recurse=False):
+            for weight in self.parameters(recurse=False):
                 if weight.ndim > 1:
-                    _xavier(self.get_parameter(name), generator)
+                    nn.init.xavier_uniform_(weight, generator=generator)
             self.in_proj_bias.zero_()
 
     def forward(
@@ -556,7 +556,7 @@ class ElasticAttention(nn.Module):
 
 # ---- inside ---------------------------------------------------------------------------------
 
-_MOST_ATTENDED = 3
+_MOST_ATTENDED = max(map(attended_layers, ATTENTION))
 
 
 def _parts(
@@ -651,7 +651,3 @@ def _copy_first(new: nn.Module, old: nn.Module) -> None:
     with torch.no_grad():
         for name, own in new.named_parameters():
             own.copy_(larger[name][tuple(slice(size) for size in own.shape)])
-
-
-def _xavier(weight: Tensor, generator: torch.Generator) -> None:
-    nn.init.xavier_uniform_(weight, generator=generator)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mathnas.errors import InvalidInputError
+from mathnas.nets.dropout import checked_dropout
 from mathnas.nets.elastic import ElasticConv2d
 from mathnas.nets.linear import new_linear, reset_linear, sliced_linear
 from mathnas.nets.mbconv import ConvNorm, ElasticConvNorm, MBConv
@@ -188,9 +189,7 @@ class SuperViTNet(Supernet):
         Raises:
             InvalidInputError: it is not in [0, 1).
         """
-        if not 0 <= dropout < 1:
-            raise InvalidInputError(f"dropout is at least 0 and below 1, but got {dropout}.")
-        self.dropout.p = dropout
+        self.dropout.p = checked_dropout(dropout)
 
     @property
     def _expand(self) -> ElasticConvNorm:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas._files import replacing
+from mathnas.devices.onnxruntime import session_options
 from mathnas.errors import FileFormatError, InvalidInputError
 from mathnas.nets.agreement import TOLERANCE, check_agreement
 from mathnas.nets.onnx_export import exported
@@ -129,8 +130,6 @@ class OnnxTranslator:
     """
 
     def __init__(self, graphs: TranslationGraphs, *, threads: int = 1) -> None:
-        if threads < 1:
-            raise InvalidInputError(f"a session runs on at least 1 thread, but got {threads}.")
         self.beam = graphs.beam
         self._encoder = _session(graphs.encoder, threads)
         self._step = _session(graphs.step, threads)
@@ -264,9 +263,6 @@ def _mixed(beam: int) -> Tensor:
 
 
 def _session(graph: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        graph.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
     )

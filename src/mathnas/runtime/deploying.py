@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from mathnas._progress import Show
 from mathnas.errors import InvalidInputError, MissingExtraError
 from mathnas.grouped import GroupedSpace, Groups
 from mathnas.nets.calibrated import CalibratedParts, Place, Sharing, calibrated_parts
-from mathnas.nets.folding import folded, folded_convolutions
+from mathnas.nets.folding import folding
 from mathnas.nets.inputs import example_inputs
 from mathnas.nets.supernet import ChainSupernet
 from mathnas.runtime.package import (
@@ -141,11 +142,11 @@ def storage_of(
     sharing = sharing or usual
     space = supernet.space
     whole = _grouped(groups, space)
-    given: list[Tensor | None] = [None] * space.num_nodes
+    ends = (supernet.extract_stem(), supernet.extract_head())
+    value = None  # what comes into a node: of one shape, whatever was before
     if engine == "onnxruntime":
-        given = _inputs_of_nodes(
-            supernet, example_inputs(supernet, 1) if example is None else example
-        )
+        shown = example_inputs(supernet, 1) if example is None else example
+        value = _output(ends[0], shown[:1])
     own, pieces = [], []
     for group, nodes in enumerate(whole.partition):
         first = True  # whether candidates may begin with this node
@@ -157,27 +158,16 @@ def storage_of(
             # candidates that begin with a block
             alike = node == nodes[0] and (not group or by_pair)
             for block, module in enumerate(modules):
-                copied, shared = _sizes(module, given[node])
+                copied, shared = _sizes(module, value)
                 if alike:
                     shared[f"{node}/{block}"] = float(times * copied)
                 own.append(0.0 if alike else float(times * copied))
                 pieces.append(shared)
             first = first and any(isinstance(module, nn.Identity) for module in modules)
-    ends = (supernet.extract_stem(), supernet.extract_head())
+            value = None if value is None else _output(modules[0], value)
     # statistics that are equal now will not be
     fixed = sum(tensor.nbytes for module in ends for tensor in module.state_dict().values())
     return Storage(float(fixed), np.array(own), pieces)
-
-
-def _inputs_of_nodes(supernet: ChainSupernet, example: Tensor) -> list[Tensor | None]:
-    """In the network of all first blocks; what comes in has one shape, whatever was before."""
-    found: list[Tensor | None] = []
-    with torch.no_grad():
-        value = supernet.run_stem(example[:1])
-        for node in range(supernet.space.num_nodes):
-            found.append(value)
-            value = supernet.run_node(node, 0, value)
-    return found
 
 
 def _grouped(groups: Groups | GroupedSpace | None, space: SearchSpace) -> GroupedSpace:
@@ -202,12 +192,8 @@ def _sizes(module: nn.Module, given: Tensor | None) -> tuple[int, dict[str, floa
             for own in dict(part.named_buffers(recurse=False))
         }
     else:
-        changing = {
-            _joined(name, own)
-            for name in folded_convolutions(module, given)
-            for own in ("weight", "bias")
-        }
-        module = folded(module, given)
+        module, convolutions = folding(module, given)
+        changing = {_joined(name, own) for name in convolutions for own in ("weight", "bias")}
     copied, shared = 0, {}
     for name, tensor in module.state_dict().items():
         if name in changing:
@@ -215,6 +201,11 @@ def _sizes(module: nn.Module, given: Tensor | None) -> tuple[int, dict[str, floa
         else:
             shared[_content(tensor.numpy())] = float(tensor.nbytes)
     return copied, shared
+
+
+def _output(module: nn.Module, given: Tensor) -> Tensor:
+    with torch.no_grad():
+        return cast(Tensor, module(given))
 
 
 def _joined(module: str, name: str) -> str:

@@ -19,11 +19,9 @@ from mathnas.nets.beam_search import BeamSearch, translations
 from mathnas.nets.supertransformer import SubTransformer, SuperTransformerNet
 from mathnas.nets.tensors import tensors_digest
 from mathnas.space import Network
-from mathnas.text.batches import TokenBatches
 from mathnas.text.bleu import Bleu, bleu, bootstrap
+from mathnas.text.held_out import HeldOutSentences
 from mathnas.text.vocabulary import Vocabulary
-
-_TOKENS_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class TranslationEvaluator(StreamingEvaluator):
             )
         self.supernet = supernet
         self.sources = [list(map(int, ids)) for ids in source_ids]
-        self.batches = tuple(TokenBatches(self.sources, target_ids, _TOKENS_AT_ONCE).epoch(0))
+        self.held_out = HeldOutSentences.of(self.sources, target_ids)
         self.score, self.search = score, search or BeamSearch()
         self.threads, self.batch_size = threads, batch_size
         names = ["loss", *(["bleu"] if score is not None else [])]
@@ -128,16 +126,15 @@ class TranslationEvaluator(StreamingEvaluator):
 
     def _losses(self, networks: Sequence[SubTransformer]) -> list[float]:
         """Of networks that have one encoder."""
-        nats, tokens = [0.0] * len(networks), 0
+        nats = [0.0] * len(networks)
         device = networks[0].encoder.embed_tokens.weight.device
-        for inputs, labels in self.batches:
+        for inputs, labels in self.held_out.batches:
             source, target = inputs.to(device).unbind(1)
             memory, expected = networks[0].encode(source), labels.to(device)
-            tokens += len(labels)
             for place, network in enumerate(networks):
                 logits = network.foretell(target, memory)
                 nats[place] += float(functional.cross_entropy(logits, expected, reduction="sum"))
-        return [sum_ / tokens for sum_ in nats]
+        return [total / self.held_out.tokens for total in nats]
 
     def _bleu(self, network: SubTransformer) -> dict[str, Measurement]:
         if self.score is None:
