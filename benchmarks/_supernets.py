@@ -1,4 +1,4 @@
-"""A supernet that `mathnas train` made on CIFAR-10, with the images that it was not trained on."""
+"""Studies of trained supernets: images that one was not trained on, networks, comparisons."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from mathnas.images.sources import ImageSource, holdout
 from mathnas.nets.files import read_supernet
 from mathnas.nets.scores import LabelledImages
 from mathnas.nets.supernet import Supernet
+from mathnas.training.networks import AllowedNetworks
+from mathnas.validation import quality
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,3 +68,26 @@ def values_of(study: mn.Study, metric: str, networks: Sequence[mn.Network]) -> F
     """What a study holds of these networks, shape (k,)."""
     known = {found.network: found.measurement.value for found in study.evaluations(metric)}
     return np.array([known[network] for network in networks])
+
+
+def random_networks(space: mn.SearchSpace, count: int, seed: int) -> list[mn.Network]:
+    """Distinct networks: the depth of every stage uniform, then each block that is present."""
+    draw, rng = AllowedNetworks(space, {}).draw, np.random.default_rng(seed)
+    found: dict[mn.Network, None] = {}
+    while len(found) < count:
+        found[draw(rng)] = None
+    return list(found)
+
+
+def spearman(first: Floats, second: Floats) -> float:
+    found = quality(first, second).spearman
+    assert found is not None, "all are equal"
+    return found
+
+
+def compared(predicted: Floats, measured: Floats, unit: str = "") -> str:
+    found = quality(predicted, measured)
+    return (
+        f"Spearman {found.spearman:.3f}, Kendall {found.kendall:.3f}, mean error "
+        f"{found.mae:.3f}{unit}, bias {found.bias:+.3f}{unit}"
+    )

@@ -35,7 +35,7 @@ import torch
 import mathnas as mn
 from _figures import grid, save
 from _machine import header
-from _supernets import Floats, Trained, values_of
+from _supernets import Floats, Trained, compared, random_networks, spearman, values_of
 from mathnas.baselines import ofa_finder
 from mathnas.baselines.mlp import ofa_predictor
 from mathnas.devices.onnxruntime import OnnxRuntimeEngine
@@ -49,8 +49,7 @@ from mathnas.nets.scores import LabelledImages
 from mathnas.runtime.deploying import choose_blocks
 from mathnas.search import Limit
 from mathnas.spaces import MobileNetV3
-from mathnas.training.networks import AllowedNetworks, extreme_networks
-from mathnas.validation import quality
+from mathnas.training.networks import extreme_networks
 
 SUPERNET = Path("benchmarks/supernets/cifar10_mobilenetv3.safetensors")
 SEED = 0
@@ -193,30 +192,7 @@ def part_of(images: LabelledImages, count: int) -> LabelledImages:
 # ---- statistics ----------------------------------------------------------------------------------
 
 
-def spearman(first: Floats, second: Floats) -> float:
-    found = quality(first, second).spearman
-    assert found is not None
-    return found
-
-
-def compared(predicted: Floats, measured: Floats, unit: str = "") -> str:
-    found = quality(predicted, measured)
-    return (
-        f"Spearman {found.spearman:.3f}, Kendall {found.kendall:.3f}, mean error "
-        f"{found.mae:.3f}{unit}, bias {found.bias:+.3f}{unit}"
-    )
-
-
 # ---- the parts of the study ----------------------------------------------------------------------
-
-
-def random_networks(space: MobileNetV3, count: int, seed: int) -> list[mn.Network]:
-    """Distinct networks with depth, kernel and expansion of every slot drawn uniformly."""
-    draw, rng = AllowedNetworks(space, {}).draw, np.random.default_rng(seed)
-    found: dict[mn.Network, None] = {}
-    while len(found) < count:
-        found[draw(rng)] = None
-    return list(found)
 
 
 def halves_of(bench: Bench, networks: Sequence[mn.Network]) -> list[Floats]:

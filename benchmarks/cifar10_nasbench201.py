@@ -31,7 +31,7 @@ import torch
 
 import mathnas as mn
 from _machine import header
-from _supernets import Floats, Trained, values_of
+from _supernets import Floats, Trained, spearman, values_of
 from mathnas.datasets import nasbench201
 from mathnas.nets.evaluators import AccuracyEvaluator
 from mathnas.nets.nasbench201 import NASBench201Net
@@ -163,12 +163,6 @@ def is_drawn(cell: mn.Network) -> bool:
 
 def kendall(guess: Floats, truth: Floats) -> float:
     found = quality(guess, truth).kendall
-    assert found is not None, "all are equal"
-    return found
-
-
-def spearman(guess: Floats, truth: Floats) -> float:
-    found = quality(guess, truth).spearman
     assert found is not None, "all are equal"
     return found
 

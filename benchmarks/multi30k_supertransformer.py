@@ -29,7 +29,7 @@ import torch
 
 import mathnas as mn
 from _machine import header
-from _supernets import Floats, values_of
+from _supernets import compared, random_networks, spearman, values_of
 from mathnas.baselines import hat_search
 from mathnas.devices.relative import RelativeLatencyEvaluator
 from mathnas.devices.timing import TimingSettings
@@ -40,8 +40,6 @@ from mathnas.spaces import SuperTransformer
 from mathnas.text.corpus import ParallelText, open_parallel
 from mathnas.text.evaluator import ReferenceBleu, TranslationEvaluator
 from mathnas.text.vocabulary import VOCABULARY_FILE, Vocabulary
-from mathnas.training.networks import AllowedNetworks
-from mathnas.validation import quality
 
 SUPERNET = Path("benchmarks/supernets/multi30k_supertransformer.safetensors")
 SEED = 0
@@ -123,33 +121,10 @@ class Bench:
         return study
 
 
-def drawn(space: SuperTransformer, count: int, seed: int) -> list[mn.Network]:
-    """Different networks as HAT draws them: the depth, then every layer."""
-    rng, allowed = np.random.default_rng(seed), AllowedNetworks(space, {})
-    found: dict[mn.Network, None] = {}
-    while len(found) < count:
-        found[allowed.draw(rng)] = None
-    return list(found)
-
-
-def compared(found: Floats, actual: Floats, unit: str = "") -> str:
-    numbers = quality(found, actual)
-    return (
-        f"Spearman {numbers.spearman:.3f}, Kendall {numbers.kendall:.3f}, mean error "
-        f"{numbers.mae:.3f}{unit}, bias {numbers.bias:+.3f}{unit}"
-    )
-
-
-def spearman(one: Floats, other: Floats) -> float:
-    found = quality(one, other).spearman
-    assert found is not None
-    return found
-
-
 def prediction(bench: Bench, held: ParallelText, test: ParallelText) -> mn.BlockTable:
     """The table, and what it foretells of random networks."""
     space = bench.space
-    sample, networks = mn.single_sampling(space), drawn(space, VALIDATING, SEED + 1)
+    sample, networks = mn.single_sampling(space), random_networks(space, VALIDATING, SEED + 1)
     bench.timed("blocks", sample)
     timed = bench.timed("random", networks)
     blocks = bench.measured("blocks", sample, held, translating=True)
@@ -219,7 +194,7 @@ def searches(
 ) -> list[Found]:
     """Ours, HAT's and the best of random ones at three limits on predicted latency."""
     space, cost = bench.space, mn.single_sampling(bench.space).cost
-    pool = drawn(space, POOL, SEED + 2)
+    pool = random_networks(space, POOL, SEED + 2)
     times = table.predict(pool, "latency_ms")
     evaluator = bench.evaluator(held, translating=False)
     found = []

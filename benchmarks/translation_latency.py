@@ -24,7 +24,7 @@ import torch
 
 import mathnas as mn
 from _machine import header
-from _supernets import Floats, values_of
+from _supernets import Floats, random_networks, values_of
 from mathnas.baselines.hat_features import hat_features
 from mathnas.baselines.mlp import hat_latency_predictor
 from mathnas.devices.common import LatencyEvaluator
@@ -33,21 +33,11 @@ from mathnas.devices.timing import TimingSettings
 from mathnas.nets.supertransformer import SuperTransformerNet
 from mathnas.nets.translation_engine import TranslationEngine
 from mathnas.spaces import SuperTransformer
-from mathnas.training.networks import AllowedNetworks
 from mathnas.validation import quality
 
 SEED = 0
 AGAIN = 10
 TIMING = TimingSettings(rounds=2, slice_ms=1.0, quantile=0.25, warmup_ms=0.0)
-
-
-def drawn(space: SuperTransformer, count: int) -> list[mn.Network]:
-    """Different networks, depth first."""
-    rng, allowed = np.random.default_rng(SEED), AllowedNetworks(space, {})
-    found: dict[mn.Network, None] = {}
-    while len(found) < count:
-        found[allowed.draw(rng)] = None
-    return list(found)
 
 
 def measured(
@@ -89,7 +79,7 @@ def main() -> None:
     space = SuperTransformer()
     net = SuperTransformerNet(space, seed=SEED).eval()
     print(f"torch {torch.__version__}, 1 thread; {space.name}; 30 to 30 tokens, beam 5")
-    networks = drawn(space, options.networks + options.fresh)
+    networks = random_networks(space, options.networks + options.fresh, SEED)
     known, fresh = networks[: options.networks], networks[options.networks :]
     study = measured(options.folder, "known", net, known)
     later = measured(options.folder, "fresh", net, fresh)

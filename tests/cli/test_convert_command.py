@@ -17,7 +17,8 @@ from mathnas.nets.mobilenetv3 import MobileNetV3Net
 from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supertransformer import SuperTransformerNet
 from mathnas.nets.supervit import SuperViTNet
-from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer, SuperViT
+from mathnas.spaces import MobileNetV3, NASBench201, SuperViT
+from supertransformer_cases import tiny_space
 
 
 def test_a_once_for_all_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,15 +58,7 @@ def test_a_weight_sharing_network_of_cells(tmp_path: Path) -> None:
 
 
 def test_a_translation_supernet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    space = SuperTransformer(
-        *(16, 16),
-        ffn=(8, 24),
-        heads=(2, 4),
-        encoder_layers=3,
-        decoder_layers=2,
-        projection=16,
-        vocabulary=30,
-    )
+    space = tiny_space(decoder_layers=2)
     net = SuperTransformerNet(space, seed=3)
     torch.save({"model": net.state_dict()}, tmp_path / "hat.pt")
     file = tmp_path / "hat.safetensors"

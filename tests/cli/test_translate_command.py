@@ -20,24 +20,15 @@ from mathnas.nets.beam_search import BeamSearch, translations
 from mathnas.nets.extracted import load_extracted
 from mathnas.nets.files import save_supernet
 from mathnas.nets.supertransformer import SubTransformer, SuperTransformerNet
-from mathnas.spaces import SuperTransformer
 from mathnas.text.bleu import bleu
 from mathnas.text.vocabulary import VOCABULARY_FILE, Vocabulary
+from supertransformer_cases import tiny_space
 
 torch.set_num_threads(1)
 
 Run = Callable[..., tuple[int, str, str]]
 WORDS = [f"w{number}" for number in range(26)]
-SPACE = SuperTransformer(
-    16,
-    16,
-    ffn=(8, 24),
-    heads=(2, 4),
-    encoder_layers=3,
-    decoder_layers=2,
-    projection=16,
-    vocabulary=30,
-)
+SPACE = tiny_space(decoder_layers=2)
 NETWORK = "f8_h2,f24_h4,f8_h4,f24_s2_c4_a1,absent"
 SENTENCES = ["w3 w4 w5", "", "w9", "w1 w2 w3 w4 w5 w6"]
 

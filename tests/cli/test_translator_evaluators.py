@@ -17,27 +17,17 @@ import mathnas as mn
 from mathnas.nets.beam_search import BeamSearch
 from mathnas.nets.files import save_supernet
 from mathnas.nets.supertransformer import SuperTransformerNet
-from mathnas.spaces import SuperTransformer
 from mathnas.text.corpus import read_parallel
 from mathnas.text.evaluator import ReferenceBleu, TranslationEvaluator
 from mathnas.text.vocabulary import VOCABULARY_FILE, Vocabulary
+from supertransformer_cases import tiny_space
 
 torch.set_num_threads(1)
 
 Run = Callable[..., tuple[int, str, str]]
 WORDS = [f"w{number}" for number in range(26)]
-SPACE = SuperTransformer(
-    16,
-    16,
-    ffn=(8, 24),
-    heads=(2,),
-    attention=(-1,),
-    encoder_layers=2,
-    decoder_layers=2,
-    projection=16,
-    source=5,
-    target=4,
-    vocabulary=30,
+SPACE = tiny_space(
+    heads=(2,), attention=(-1,), encoder_layers=2, decoder_layers=2, source=5, target=4
 )
 NET = SuperTransformerNet(SPACE, seed=1).eval()
 NETWORKS = [(0, 1, 1, 0), (0, 0, 1, 2)]

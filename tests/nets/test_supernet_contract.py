@@ -21,9 +21,10 @@ from mathnas.nets.nasbench201 import NASBench201Net
 from mathnas.nets.supernet import Supernet
 from mathnas.nets.supertransformer import SubTransformer, SuperTransformerNet
 from mathnas.nets.supervit import SuperViTNet
-from mathnas.spaces import MobileNetV3, NASBench201, SuperTransformer, SuperViT
+from mathnas.spaces import MobileNetV3, NASBench201, SuperViT
 from mathnas.testing.supernets import SupernetContract
 from mathnas.tokens import END, PAD
+from supertransformer_cases import tiny_space
 
 
 class TestDigitsNet(SupernetContract):
@@ -79,18 +80,7 @@ class TestSuperTransformerNet(SupernetContract):
     @pytest.fixture(params=[(16, 16), (12, 16)], ids=["equal widths", "unequal widths"])
     def supernet(self, request: pytest.FixtureRequest) -> SuperTransformerNet:
         encoder, decoder = request.param
-        space = SuperTransformer(
-            encoder,
-            decoder,
-            ffn=(8, 24),
-            heads=(2, 4),
-            encoder_layers=3,
-            decoder_layers=3,
-            projection=16,
-            source=7,
-            target=5,
-            vocabulary=30,
-        )
+        space = tiny_space(encoder, decoder, source=7, target=5)
         return SuperTransformerNet(space)
 
     @pytest.fixture

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mathnas import FileFormatError, InvalidInputError
@@ -26,35 +27,14 @@ from mathnas.nets.supertransformer import (
 )
 from mathnas.space import Network
 from mathnas.spaces import SuperTransformer
+from mathnas.text.batches import packed
 from mathnas.tokens import END, PAD
+from supertransformer_cases import tiny_space
 
 torch.set_num_threads(1)
 
-SPACE = SuperTransformer(
-    16,
-    16,
-    ffn=(8, 16, 24),
-    heads=(2, 4),
-    encoder_layers=3,
-    decoder_layers=3,
-    projection=16,
-    source=7,
-    target=5,
-    vocabulary=30,
-)
-UNEQUAL = SuperTransformer(
-    12,
-    16,
-    ffn=(8, 24),
-    heads=(2, 4),
-    encoder_layers=3,
-    decoder_layers=2,
-    projection=8,
-    source=7,
-    target=5,
-    vocabulary=30,
-    positions=20,
-)
+SPACE = tiny_space(ffn=(8, 16, 24), source=7, target=5)
+UNEQUAL = tiny_space(12, 16, decoder_layers=2, projection=8, source=7, target=5, positions=20)
 
 
 def nets() -> list[SuperTransformerNet]:
@@ -66,15 +46,14 @@ def drawn(space: SuperTransformer, count: int) -> list[Network]:
 
 
 def pairs(*lengths: tuple[int, int], vocabulary: int = 30) -> Tensor:
-    """Sentence pairs of (source, target) tokens, the ends included."""
+    """Pairs of sentences of (source, target) tokens, ends included, and two columns to spare."""
     generator = torch.Generator().manual_seed(1)
-    x = torch.full((len(lengths), 2, max(max(pair) for pair in lengths) + 2), PAD)
-    for place, (source, target) in enumerate(lengths):
-        x[place, 0, : source - 1] = torch.randint(3, vocabulary, (source - 1,), generator=generator)
-        x[place, 0, source - 1] = END
-        x[place, 1, 0] = END
-        x[place, 1, 1:target] = torch.randint(3, vocabulary, (target - 1,), generator=generator)
-    return x
+
+    def sentence(length: int) -> list[int]:
+        return [*torch.randint(3, vocabulary, (length - 1,), generator=generator).tolist(), END]
+
+    sources, targets = zip(*((sentence(one), sentence(two)) for one, two in lengths), strict=True)
+    return functional.pad(packed(sources, targets)[0], (0, 2), value=PAD)
 
 
 def test_an_extracted_network_computes_what_the_supernet_does() -> None:
@@ -163,13 +142,10 @@ def scored(
     network: SubTransformer, source: Tensor, words: tuple[int, ...], penalty: float
 ) -> float:
     """A translation's score, by running it at once."""
-    x = torch.full((1, 2, max(source.shape[0], len(words))), PAD)
-    x[0, 0, : source.shape[0]] = source
-    x[0, 1, 0] = END
-    x[0, 1, 1 : len(words)] = torch.tensor(words[:-1], dtype=torch.long)
+    inputs, labels = packed([source.tolist()], [words])
     with torch.no_grad():
-        logits = network(x).log_softmax(1)
-    total = float(logits.gather(1, torch.tensor(words)[:, None]).sum())
+        logits = network(inputs).log_softmax(1)
+    total = float(logits.gather(1, labels[:, None]).sum())
     return float(total / len(words) ** penalty)
 
 
@@ -324,30 +300,11 @@ def hat_file(
     return path
 
 
-PUBLIC = SuperTransformer(
-    20,
-    20,
-    ffn=(8, 24),
-    heads=(2, 4),
-    encoder_layers=3,
-    decoder_layers=3,
-    projection=16,
-    vocabulary=30,
-)
+PUBLIC = tiny_space(20, 20)
 
 
 def of_widths(encoder: int, decoder: int) -> SuperTransformer:
-    return SuperTransformer(
-        encoder,
-        decoder,
-        ffn=(8, 24),
-        heads=(2, 4),
-        encoder_layers=3,
-        decoder_layers=3,
-        projection=16,
-        vocabulary=30,
-        positions=20,
-    )
+    return tiny_space(encoder, decoder, positions=20)
 
 
 def test_a_public_file_is_read_with_its_settings_and_old_names(tmp_path: Path) -> None:

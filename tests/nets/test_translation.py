@@ -16,24 +16,13 @@ from mathnas.devices.timing import TimingSettings, time_in_turns
 from mathnas.nets.beam_search import BeamSearch
 from mathnas.nets.supertransformer import SuperTransformerNet
 from mathnas.nets.translation_engine import TranslationEngine
-from mathnas.spaces import SuperTransformer
 from mathnas.tokens import END
+from supertransformer_cases import tiny_space
 
 torch.set_num_threads(1)
 
 NET = SuperTransformerNet(
-    SuperTransformer(
-        16,
-        16,
-        ffn=(8, 24),
-        heads=(2, 4),
-        encoder_layers=3,
-        decoder_layers=3,
-        projection=16,
-        source=9,
-        target=8,
-        vocabulary=30,
-    ),
+    tiny_space(source=9, target=8),
     seed=3,
 ).eval()
 GENERATOR = torch.Generator().manual_seed(0)

@@ -15,27 +15,18 @@ from torch.nn import functional
 from mathnas import Evaluator, InvalidInputError, Measurement, Network
 from mathnas.nets.beam_search import BeamSearch, translations
 from mathnas.nets.supertransformer import SuperTransformerNet
-from mathnas.spaces import SuperTransformer
 from mathnas.testing.evaluators import EvaluatorContract
 from mathnas.text.batches import packed
 from mathnas.text.bleu import bleu
 from mathnas.text.evaluator import ReferenceBleu, TranslationEvaluator
 from mathnas.text.vocabulary import Vocabulary
 from mathnas.tokens import END
+from supertransformer_cases import tiny_space
 
 torch.set_num_threads(1)
 
 NET = SuperTransformerNet(
-    SuperTransformer(
-        16,
-        16,
-        ffn=(8, 24),
-        heads=(2, 4),
-        encoder_layers=3,
-        decoder_layers=3,
-        projection=16,
-        vocabulary=30,
-    ),
+    tiny_space(),
     seed=3,
 ).eval()
 GENERATOR = torch.Generator().manual_seed(0)
