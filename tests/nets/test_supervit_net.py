@@ -189,7 +189,7 @@ def test_a_kernel_is_the_centre_of_a_larger_one() -> None:
 @pytest.mark.parametrize(("width", "height", "across"), [(64, 3, 3), (72, 4, 3)])
 def test_a_transformer_block_is_what_is_published(width: int, height: int, across: int) -> None:
     """Written out head by head and token by token."""
-    block = ElasticTransformer(72, window=4).double()
+    block = ElasticTransformer(72, window=4, head_dim=8).double()
     unsettle(block)
     with torch.no_grad():
         for part in block.modules():  # new linear layers are zeros

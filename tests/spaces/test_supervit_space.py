@@ -70,6 +70,12 @@ class TestSmallImages(SpaceContract):
         return SuperViT(32, 10, SMALL_IMAGES)
 
 
+class TestHalfAsWide(SpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return SuperViT(32, 10, SMALL_IMAGES, width=0.5)
+
+
 # ---- counts --------------------------------------------------------------------------------------
 
 

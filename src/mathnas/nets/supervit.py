@@ -30,11 +30,7 @@ from mathnas.nets.squeeze import ElasticSqueezeExcite
 from mathnas.nets.supernet import StagedNetwork, Supernet
 from mathnas.space import Network
 from mathnas.spaces.supervit import (
-    FIRST_WIDTHS,
-    HEAD_DIM,
     HEAD_EXPANSION,
-    HEAD_WIDTHS,
-    STAGES,
     VALUE_RATIO,
     Stage,
     StageChoice,
@@ -81,23 +77,23 @@ class SuperViTNet(Supernet):
                 "partition='stages'."
             )
         first, *strides = self.space.strides
-        widest = max(FIRST_WIDTHS)
+        widest = max(self.space.first_widths)
         self.first_conv = ElasticConvNorm(ElasticConv2d(3, widest, (3,), stride=first), nn.SiLU())
         blocks: list[nn.Module] = []
         self._starts: list[int] = []
-        for stage, stride in zip(STAGES, strides, strict=True):
+        for stage, stride in zip(self.space.stages, strides, strict=True):
             self._starts.append(len(blocks))
             out = max(stage.widths)
             blocks.append(ElasticResidual(stage, widest, stride))
             for _ in range(max(stage.depths) - 1):
                 blocks.append(
-                    ElasticTransformer(out, self.space.window)
+                    ElasticTransformer(out, self.space.window, self.space.head_dim)
                     if stage.transformer
                     else ElasticResidual(stage, out, 1)
                 )
             widest = out
         self.blocks = nn.ModuleList(blocks)
-        middle, head = HEAD_EXPANSION * widest, max(HEAD_WIDTHS)
+        middle, head = HEAD_EXPANSION * widest, max(self.space.head_widths)
         self.last_conv = nn.ModuleDict(
             {
                 "final_expand_layer": ElasticConvNorm(ElasticConv2d(widest, middle), nn.SiLU()),
@@ -119,12 +115,12 @@ class SuperViTNet(Supernet):
         """A node's input to its output through one of its blocks: images for the first node, pooled
         features of shape (batch, width) out of the last."""
         if node == 0:
-            return cast(Tensor, self.first_conv(x, out_channels=FIRST_WIDTHS[block]))
-        if node > len(STAGES):
+            return cast(Tensor, self.first_conv(x, out_channels=self.space.first_widths[block]))
+        if node > len(self.space.stages):
             x = self._expand(x, out_channels=HEAD_EXPANSION * x.shape[1])
-            x = self._mix(x.mean((2, 3), keepdim=True), out_channels=HEAD_WIDTHS[block])
+            x = self._mix(x.mean((2, 3), keepdim=True), out_channels=self.space.head_widths[block])
             return functional.silu(x).flatten(1)
-        choice = STAGES[node - 1].choices[block]
+        choice = self.space.stages[node - 1].choices[block]
         for layer in self.stage(node, choice.depth):
             x = layer(x, choice)
         return x
@@ -352,12 +348,12 @@ def _transformed(x: Tensor, parts: _Parts) -> Tensor:
 def _attended(x: Tensor, shape: torch.Size, parts: _Parts) -> Tensor:
     """Attention of tokens of shape (batch, tokens, width) over the whole map."""
     batch, width, *map_shape = shape
-    heads = width // HEAD_DIM
+    heads = parts.positions.shape[0]
 
     def by_head(own: Tensor) -> Tensor:
         return own.reshape(batch, own.shape[1], heads, -1).transpose(1, 2)
 
-    queries, keys = by_head(parts.queries(x) * HEAD_DIM**-0.5), by_head(parts.keys(x))
+    queries, keys = by_head(parts.queries(x) * (heads / width) ** 0.5), by_head(parts.keys(x))
     images = parts.values(x).transpose(1, 2).reshape(batch, VALUE_RATIO * width, *map_shape)
     values = by_head(parts.value_conv(images).flatten(2).transpose(1, 2))
     scores = queries @ keys.transpose(2, 3) + parts.positions
@@ -375,21 +371,23 @@ class ElasticTransformer(nn.Module):
     Args:
         width: the widest.
         window: side of the largest map.
+        head_dim: channels of a head.
     """
 
-    def __init__(self, width: int, window: int) -> None:
+    def __init__(self, width: int, window: int, head_dim: int) -> None:
         super().__init__()
         table = (SCALE_DEPTHS, SCALE_TOKENS, width)
         self.rescale_attn = nn.Parameter(torch.full(table, _FIRST_SCALE))
         self.rescale_mlp = nn.Parameter(torch.full(table, _FIRST_SCALE))
         self.norm1, self.norm2, self.norm3 = (MapNorm(width) for _ in range(3))
-        self.attn = ElasticAttention(width, window)
+        self.attn = ElasticAttention(width, window, head_dim)
         self.mlp1, self.mlp2 = (ElasticMLP(width) for _ in range(2))
 
     def forward(self, x: Tensor, choice: StageChoice) -> Tensor:
         """x of shape (batch, channels, height, width)."""
         width, *shape = x.shape[1:]
         attn = self.attn
+        heads = attn.heads(width)
         return _transformed(
             x,
             _Parts(
@@ -405,27 +403,28 @@ class ElasticTransformer(nn.Module):
                 mlp2=self.mlp2,
                 norm2=self.norm2,
                 mlp1=self.mlp1,
-                positions=attn.positions(width // HEAD_DIM, shape[0], shape[1]),
-                attention_scale=_scale(self.rescale_attn, choice.depth, shape, width),
-                mlp_scale=_scale(self.rescale_mlp, choice.depth, shape, width),
+                positions=attn.positions(heads, shape[0], shape[1]),
+                attention_scale=_scale(self.rescale_attn, choice.depth, shape, width, heads),
+                mlp_scale=_scale(self.rescale_mlp, choice.depth, shape, width, heads),
             ),
         )
 
     def extract(self, channels: int, choice: StageChoice, side: int) -> Transformer:
         """One form as a static block with its own memory, for maps of side x side."""
+        heads = self.attn.heads(channels)
         with torch.no_grad():
             return Transformer(
                 self,
                 channels,
-                self.attn.positions(channels // HEAD_DIM, side, side).clone(),
-                _scale(self.rescale_attn, choice.depth, (side, side), channels).clone(),
-                _scale(self.rescale_mlp, choice.depth, (side, side), channels).clone(),
+                self.attn.positions(heads, side, side).clone(),
+                _scale(self.rescale_attn, choice.depth, (side, side), channels, heads).clone(),
+                _scale(self.rescale_mlp, choice.depth, (side, side), channels, heads).clone(),
             ).eval()
 
 
-def _scale(table: Tensor, depth: int, shape: Sequence[int], width: int) -> Tensor:
+def _scale(table: Tensor, depth: int, shape: Sequence[int], width: int, heads: int) -> Tensor:
     row = table[depth, (shape[0] * shape[1]) % SCALE_TOKENS, :width]
-    return row * (HEAD_DIM / width)
+    return row / heads
 
 
 class Transformer(nn.Module):
@@ -451,7 +450,7 @@ class Transformer(nn.Module):
         mlp_scale: Tensor,
     ) -> None:
         super().__init__()
-        attn, heads = elastic.attn, width // HEAD_DIM
+        attn, heads = elastic.attn, elastic.attn.heads(width)
         self.norm1, self.norm2, self.norm3 = (
             norm.extract(width) for norm in (elastic.norm1, elastic.norm2, elastic.norm3)
         )
@@ -507,12 +506,13 @@ class ElasticAttention(nn.Module):
     Args:
         width: the widest.
         window: side of the largest map; offsets of positions beyond it are not known.
+        head_dim: channels of a head, by the queries.
     """
 
-    def __init__(self, width: int, window: int) -> None:
+    def __init__(self, width: int, window: int, head_dim: int) -> None:
         super().__init__()
-        heads, values = width // HEAD_DIM, VALUE_RATIO * width
-        self.window = window
+        self.window, self.head_dim = window, head_dim
+        heads, values = self.heads(width), VALUE_RATIO * width
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.q, self.k = ElasticLinear(width, width), ElasticLinear(width, width)
         self.v, self.proj = ElasticLinear(width, values), ElasticLinear(values, width)
@@ -527,6 +527,10 @@ class ElasticAttention(nn.Module):
         with torch.no_grad():
             self.vconv.weight.normal_(0.0, (2 / 9) ** 0.5, generator=generator)
             self.relative_position_bias_table.normal_(0.0, _POSITION_DEVIATION, generator=generator)
+
+    def heads(self, width: int) -> int:
+        """Of an input of so many channels."""
+        return width // self.head_dim
 
     def convolved(self, images: Tensor) -> Tensor:
         """Values as images, shape (batch, channels, height, width), each channel convolved."""

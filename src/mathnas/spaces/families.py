@@ -121,8 +121,15 @@ _FAMILIES = (
         "supervit",
         "NASViT's SuperViT: first convolution, 7 stages of convolutions and attention, head",
         SuperViT,
-        {"resolution": int, "classes": int, "strides": read_choices, "partition": str},
-        "resolution=224,classes=1000,strides=2+1+2+2+2+2+1+2,partition=stages|dimensions",
+        {
+            "resolution": int,
+            "classes": int,
+            "strides": read_choices,
+            "partition": str,
+            "width": float,
+        },
+        "resolution=224,classes=1000,strides=2+1+2+2+2+2+1+2,partition=stages|dimensions,"
+        "width=1|0.5|0.25",
     ),
 )
 _BY_NAME = {family.name: family for family in _FAMILIES}

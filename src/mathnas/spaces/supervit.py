@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -19,6 +19,7 @@ FIRST_WIDTHS = (16, 24)
 HEAD_WIDTHS = (1792, 1984)
 HEAD_EXPANSION = 6
 HEAD_DIM = 8  # channels of an attention head
+SHARES = (1.0, 0.5, 0.25)  # of all published widths; heads keep their number
 VALUE_RATIO = 4  # channels of the values by those of the block
 WINDOW = 18  # side of the largest map that attends, 288 / 16
 STRIDES = (2, 1, 2, 2, 2, 2, 1, 2)  # of the first convolution and of the stages
@@ -89,6 +90,10 @@ class Stage:
             for name, own in values.items()
             if len(own) > 1
         }
+
+    def narrowed(self, share: float) -> Stage:
+        """With this share of all its widths."""
+        return replace(self, widths=_narrowed(self.widths, share))
 
     def block_name(self, choice: StageChoice) -> str:
         """A choice by what varies in the stage, as ``w24_d3_k3_e4``."""
@@ -233,8 +238,13 @@ class SuperViT(SearchSpace):
             of 2: ``(1, 1, 2, 2, 2, 1, 1, 2)`` leaves CIFAR's 32 pixels sides of 32, 32, 16, 8, 4,
             4, 4 and 2.
         partition: ``stages`` or ``dimensions``.
+        width: share of all published widths, 1, 0.5 or 0.25: networks that a laptop can train. The
+            attention has as many heads, which are as much narrower.
 
     Attributes:
+        first_widths, head_widths: what the first and the last node choose from.
+        stages: the seven between them.
+        head_dim: channels of an attention head.
         sides: of the outputs of the first convolution and of the stages, in pixels.
         window: side of the largest map whose positions attention tells apart.
 
@@ -259,6 +269,7 @@ class SuperViT(SearchSpace):
         classes: int = 1000,
         strides: Sequence[int] = STRIDES,
         partition: str = "stages",
+        width: float = 1.0,
     ) -> None:
         if not 32 <= resolution <= 4096:
             raise InvalidInputError(f"the input is 32 to 4096 pixels a side, but got {resolution}.")
@@ -273,6 +284,15 @@ class SuperViT(SearchSpace):
             raise InvalidInputError(
                 f"the nodes are {' or '.join(PARTITIONS)}, but got partition={partition!r}."
             )
+        if width not in SHARES:
+            raise InvalidInputError(
+                f"the share of all widths is one of {', '.join(map(str, SHARES))}, but got {width}."
+            )
+        self.width = float(width)
+        self.first_widths = _narrowed(FIRST_WIDTHS, width)
+        self.head_widths = _narrowed(HEAD_WIDTHS, width)
+        self.stages = tuple(stage.narrowed(width) for stage in STAGES)
+        self.head_dim = int(HEAD_DIM * width)
         self.resolution, self.classes = int(resolution), int(classes)
         self.strides = tuple(map(int, strides))
         self.partition = partition
@@ -281,14 +301,16 @@ class SuperViT(SearchSpace):
         # public weights know the positions of 288 pixels, whatever the resolution
         self.window = max(WINDOW, attending) if self.strides == STRIDES else attending
         # named only where they are not the published ones
-        other: dict[str, str] = {}
+        other: dict[str, str | float] = {}
         if self.strides != STRIDES:
             other["strides"] = "+".join(map(str, self.strides))
         if partition != PARTITIONS[0]:
             other["partition"] = partition
+        if width != 1:
+            other["width"] = self.width
         by_stage = partition == PARTITIONS[0]
         super().__init__(
-            self._stage_nodes() if by_stage else list(_dimension_nodes()),
+            self._stage_nodes() if by_stage else list(self._dimension_nodes()),
             name=f"supervit:resolution={self.resolution},classes={self.classes}"
             + "".join(f",{key}={value}" for key, value in other.items()),
             fixed_macs=0 if by_stage else None,
@@ -327,16 +349,16 @@ class SuperViT(SearchSpace):
                 f"of one at {resolution}: make a space of that resolution."
             )
         lengths = (len(width), len(depth), len(kernel_size), len(expand_ratio))
-        count = len(STAGES)
+        count = len(self.stages)
         if lengths != (count + 2, count, count, count):
             raise InvalidInputError(
                 f"a configuration has {count + 2} widths and {count} depths, kernel sizes and "
                 f"expansions, but got {lengths[0]}, {lengths[1]}, {lengths[2]} and {lengths[3]}."
             )
-        _check_value("the first convolution", "width", width[0], FIRST_WIDTHS)
-        _check_value("the head", "width", width[-1], HEAD_WIDTHS)
+        _check_value("the first convolution", "width", width[0], self.first_widths)
+        _check_value("the head", "width", width[-1], self.head_widths)
         chosen = []
-        stages = zip(STAGES, width[1:-1], depth, kernel_size, expand_ratio, strict=True)
+        stages = zip(self.stages, width[1:-1], depth, kernel_size, expand_ratio, strict=True)
         for stage, *values in stages:
             choice = StageChoice(*values)
             _check_value(stage.name, "width", choice.width, stage.widths)
@@ -344,11 +366,11 @@ class SuperViT(SearchSpace):
             _check_value(stage.name, "kernel size", choice.kernel, stage.kernels)
             _check_value(stage.name, "expansion", choice.expansion, stage.expansions)
             chosen.append(choice)
-        first, head = FIRST_WIDTHS.index(width[0]), HEAD_WIDTHS.index(width[-1])
+        first, head = self.first_widths.index(width[0]), self.head_widths.index(width[-1])
         if self.partition == "stages":
-            pairs = zip(STAGES, chosen, strict=True)
+            pairs = zip(self.stages, chosen, strict=True)
             return (first, *(stage.choices.index(own) for stage, own in pairs), head)
-        return self.check(_dimension_names(width[0], chosen, width[-1]))
+        return self.check(self._dimension_names(width[0], chosen, width[-1]))
 
     def to_config(self, network: Sequence[int | str]) -> Configuration:
         """The configuration of a network."""
@@ -368,13 +390,13 @@ class SuperViT(SearchSpace):
             InvalidInputError: the network does not belong to the space.
         """
         chosen = self.check(network)
-        first, head = FIRST_WIDTHS[chosen[0]], HEAD_WIDTHS[chosen[-1]]
+        first, head = self.first_widths[chosen[0]], self.head_widths[chosen[-1]]
         if self.partition == "stages":
-            pairs = zip(STAGES, chosen[1:-1], strict=True)
+            pairs = zip(self.stages, chosen[1:-1], strict=True)
             return first, tuple(stage.choices[block] for stage, block in pairs), head
         places = iter(chosen[1:-1])
         stages = []
-        for stage in STAGES:
+        for stage in self.stages:
             values = {name: own[next(places)][1] for name, own in stage.dimensions.items()}
             stages.append(
                 StageChoice(
@@ -433,13 +455,13 @@ class SuperViT(SearchSpace):
 
     def _stage_costs(self, place: int, channels: int, choice: StageChoice) -> Costs:
         """Of a stage whose input has so many channels."""
-        stage, side = STAGES[place], self.sides[place]
+        stage, side = self.stages[place], self.sides[place]
         stride = self.strides[place + 1]
         total = _mbconv_costs(stage, channels, choice, stride, side)
         rest, side = choice.depth - 1, self.sides[place + 1]
         if stage.transformer:
-            macs, params = _transformer_costs(choice.width, side)
-            widest = _transformer_costs(max(stage.widths), side)[1]
+            macs, params = self._transformer_costs(choice.width, side)
+            widest = self._transformer_costs(max(stage.widths), side)[1]
             return total + Costs(rest * macs, rest * params, rest * params, rest * widest)
         one = _mbconv_costs(stage, choice.width, choice, 1, side)
         return total + Costs(
@@ -458,24 +480,27 @@ class SuperViT(SearchSpace):
     def _between(self, node: int, channels: int, block: int) -> Costs:
         """Of a node's block whose input has so many channels, where there is an input."""
         if node == 0:
-            return self._first_costs(FIRST_WIDTHS[block])
-        if node > len(STAGES):
-            return self._head_costs(channels, HEAD_WIDTHS[block])
-        return self._stage_costs(node - 1, channels, STAGES[node - 1].choices[block])
+            return self._first_costs(self.first_widths[block])
+        if node > len(self.stages):
+            return self._head_costs(channels, self.head_widths[block])
+        return self._stage_costs(node - 1, channels, self.stages[node - 1].choices[block])
 
     def _stage_nodes(self) -> list[BlockNode]:
         """Blocks cost what a switch to them changes in a network of usual blocks."""
+        blocks_of = self._stage_blocks()
         nodes = []
-        for place, (name, blocks) in enumerate(_STAGE_BLOCKS):
-            before = 0 if place == 0 else _width(place - 1, _usual(place - 1))
+        for place, (name, blocks) in enumerate(blocks_of):
+            before = 0 if place == 0 else self._width_of(place - 1, self._usual(place - 1))
             own = []
             for block, label in enumerate(blocks):
                 cost = self._between(place, before, block)
                 macs, params = cost.macs, cost.params
-                if place + 1 < len(_STAGE_BLOCKS):
-                    later = _usual(place + 1)
-                    read = self._between(place + 1, _width(place, block), later)
-                    usual = self._between(place + 1, _width(place, _usual(place)), later)
+                if place + 1 < len(blocks_of):
+                    later = self._usual(place + 1)
+                    read = self._between(place + 1, self._width_of(place, block), later)
+                    usual = self._between(
+                        place + 1, self._width_of(place, self._usual(place)), later
+                    )
                     macs += read.macs - usual.macs
                     params += read.params - usual.params
                 own.append(Block(label, macs, params))
@@ -484,26 +509,26 @@ class SuperViT(SearchSpace):
 
     def _average_dimensions(self) -> list[str]:
         """The average-FLOPs network of the stages, in dimensions."""
-        stages = SuperViT(self.resolution, self.classes, self.strides)
-        return _dimension_names(*stages.choices(stages.reference))
+        stages = SuperViT(self.resolution, self.classes, self.strides, width=self.width)
+        return self._dimension_names(*stages.choices(stages.reference))
 
     def _pairs(self) -> list[PairCosts]:
         """What two neighbours cost beyond their blocks' costs, which are those beside the usual
         block of the other."""
         found = []
-        for place in range(len(_STAGE_BLOCKS) - 1):
-            sizes = (len(_STAGE_BLOCKS[place][1]), len(_STAGE_BLOCKS[place + 1][1]))
+        counts = [len(blocks) for _, blocks in self._stage_blocks()]
+        for place, sizes in enumerate(itertools.pairwise(counts)):
             matrix = np.empty((2, *sizes))
             by_width: dict[int, list[Costs]] = {}
             for one in range(sizes[0]):
-                width = _width(place, one)
+                width = self._width_of(place, one)
                 if width not in by_width:
                     by_width[width] = [
                         self._between(place + 1, width, other) for other in range(sizes[1])
                     ]
                 matrix[0, one] = [cost.macs for cost in by_width[width]]
                 matrix[1, one] = [cost.params for cost in by_width[width]]
-            row, column = _usual(place), _usual(place + 1)
+            row, column = self._usual(place), self._usual(place + 1)
             rest = (
                 matrix
                 - matrix[:, row, None, :]
@@ -513,43 +538,63 @@ class SuperViT(SearchSpace):
             found.append(PairCosts(place, place + 1, rest[0], rest[1]))
         return found
 
+    def _stage_blocks(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The nine nodes, each with its blocks."""
+        return [
+            ("first", tuple(f"w{width}" for width in self.first_widths)),
+            *(
+                (own.name, tuple(own.block_name(choice) for choice in own.choices))
+                for own in self.stages
+            ),
+            ("head", tuple(f"w{width}" for width in self.head_widths)),
+        ]
 
-_STAGE_BLOCKS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("first", tuple(f"w{width}" for width in FIRST_WIDTHS)),
-    *((own.name, tuple(own.block_name(choice) for choice in own.choices)) for own in STAGES),
-    ("head", tuple(f"w{width}" for width in HEAD_WIDTHS)),
-)
+    def _usual(self, node: int) -> int:
+        """The block of the least width and the middle depth, kernel and expansion: beside it no
+        block costs less than nothing."""
+        if not 0 < node <= len(self.stages):
+            return 0
+        stage = self.stages[node - 1]
+        others = (stage.depths, stage.kernels, stage.expansions)
+        middle = (own[len(own) // 2] for own in others)
+        return stage.choices.index(StageChoice(stage.widths[0], *middle))
+
+    def _width_of(self, node: int, block: int) -> int:
+        """Channels of a node's output."""
+        if node == 0:
+            return self.first_widths[block]
+        return self.stages[node - 1].choices[block].width
+
+    def _dimension_nodes(self) -> Iterator[BlockNode]:
+        yield BlockNode("first.width", tuple(Block(f"w{width}") for width in self.first_widths))
+        for stage in self.stages:
+            for name, own in stage.dimensions.items():
+                yield BlockNode(f"{stage.name}.{name}", tuple(Block(label) for label, _ in own))
+        yield BlockNode("head.width", tuple(Block(f"w{width}") for width in self.head_widths))
+
+    def _dimension_names(self, first: int, stages: Sequence[StageChoice], head: int) -> list[str]:
+        """The blocks of a network whose nodes are dimensions."""
+        pairs = zip(self.stages, stages, strict=True)
+        names = [name for stage, own in pairs for name in stage.block_name(own).split("_")]
+        return [f"w{first}", *names, f"w{head}"]
+
+    def _transformer_costs(self, width: int, side: int) -> tuple[int, int]:
+        """(MACs, parameters) of a transformer block over a map of side x side."""
+        tokens, heads, values = side**2, width // self.head_dim, VALUE_RATIO * width
+        # queries, keys, values, output, two networks of two layers; scores and weighted values; the
+        # convolution of the values; heads mixed before and after the softmax
+        linear = (2 + 2 * VALUE_RATIO + 4) * width**2
+        macs = (
+            tokens * (linear + (1 + VALUE_RATIO) * tokens * width + 3**2 * values)
+            + 2 * heads**2 * tokens**2
+        )
+        biases = 2 * width + values + width + 4 * width
+        params = linear + biases + 3**2 * values + 2 * (heads**2 + heads) + 3 * 2 * width
+        return macs, params
 
 
-def _usual(node: int) -> int:
-    """The block of the least width and the middle depth, kernel and expansion: beside it no block
-    costs less than nothing."""
-    if not 0 < node <= len(STAGES):
-        return 0
-    stage = STAGES[node - 1]
-    others = (stage.depths, stage.kernels, stage.expansions)
-    middle = (own[len(own) // 2] for own in others)
-    return stage.choices.index(StageChoice(stage.widths[0], *middle))
-
-
-def _width(node: int, block: int) -> int:
-    """Channels of a node's output."""
-    return FIRST_WIDTHS[block] if node == 0 else STAGES[node - 1].choices[block].width
-
-
-def _dimension_nodes() -> Iterator[BlockNode]:
-    yield BlockNode("first.width", tuple(Block(f"w{width}") for width in FIRST_WIDTHS))
-    for stage in STAGES:
-        for name, own in stage.dimensions.items():
-            yield BlockNode(f"{stage.name}.{name}", tuple(Block(label) for label, _ in own))
-    yield BlockNode("head.width", tuple(Block(f"w{width}") for width in HEAD_WIDTHS))
-
-
-def _dimension_names(first: int, stages: Sequence[StageChoice], head: int) -> list[str]:
-    """The blocks of a network whose nodes are dimensions."""
-    pairs = zip(STAGES, stages, strict=True)
-    names = [name for stage, own in pairs for name in stage.block_name(own).split("_")]
-    return [f"w{first}", *names, f"w{head}"]
+def _narrowed(widths: tuple[int, ...], share: float) -> tuple[int, ...]:
+    return tuple(int(width * share) for width in widths)
 
 
 def _check_value(where: str, what: str, value: int, known: tuple[int, ...]) -> None:
@@ -585,21 +630,6 @@ def _mbconv_costs(
         params += 2 * middle * reduced + reduced + middle
     idle = channels * out - shortcut
     return Costs(macs, params, params + idle, params + idle)
-
-
-def _transformer_costs(width: int, side: int) -> tuple[int, int]:
-    """(MACs, parameters) of a transformer block over a map of side x side."""
-    tokens, heads, values = side**2, width // HEAD_DIM, VALUE_RATIO * width
-    # queries, keys, values, output, two networks of two layers; scores and weighted values; the
-    # convolution of the values; heads mixed before and after the softmax
-    linear = (2 + 2 * VALUE_RATIO + 4) * width**2
-    macs = (
-        tokens * (linear + (1 + VALUE_RATIO) * tokens * width + 3**2 * values)
-        + 2 * heads**2 * tokens**2
-    )
-    biases = 2 * width + values + width + 4 * width
-    params = linear + biases + 3**2 * values + 2 * (heads**2 + heads) + 3 * 2 * width
-    return macs, params
 
 
 def halved(side: int) -> int:
