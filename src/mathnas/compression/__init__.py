@@ -1,0 +1,1 @@
+"""Alternatives for the parts of any trained PyTorch model, without training."""

@@ -1,0 +1,103 @@
+"""Samples as a model takes them, and what it gives for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from torch import Tensor, nn
+
+from mathnas.errors import InvalidInputError
+
+# a tensor, arguments by place, or arguments by name, as tokenizers give them
+Batch: TypeAlias = "Tensor | tuple[object, ...] | Mapping[str, object]"
+
+
+def run(model: nn.Module, batch: Batch) -> Any:
+    """What a model gives for a batch."""
+    if isinstance(batch, Tensor):
+        return model(batch)
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch)
+
+
+def tensors_of(value: object) -> Iterator[Tensor]:
+    """All tensors inside a value, in the order in which it holds them."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_of(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_of(item)
+
+
+def first_tensor(value: object) -> Tensor:
+    """The first tensor inside what a model or a part of it gives.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    found = next(tensors_of(value), None)
+    if found is None:
+        raise InvalidInputError(
+            f"a model gives a tensor, or a tuple or mapping of tensors, but got "
+            f"{type(value).__name__}: wrap the model in a module that gives its tensor."
+        )
+    return found
+
+
+def replaced_first(value: object, tensor: Tensor) -> object:
+    """The same value with another first tensor."""
+    if isinstance(value, Tensor):
+        return tensor
+    done = False
+
+    def walk(item: object) -> object:
+        nonlocal done
+        if done:
+            return item
+        if isinstance(item, Tensor):
+            done = True
+            return tensor
+        if isinstance(item, tuple):
+            made: list[Any] = [walk(one) for one in item]
+            # a named tuple takes its fields one by one
+            return type(item)(*made) if hasattr(item, "_fields") else tuple(made)
+        if isinstance(item, list):
+            return [walk(one) for one in item]
+        if isinstance(item, Mapping):
+            return cast("Any", type(item))({key: walk(one) for key, one in item.items()})
+        return item
+
+    return walk(value)
+
+
+def sample_count(batch: Batch) -> int:
+    """Samples of a batch: the length of its first tensor."""
+    found = next(tensors_of(batch), None)
+    if found is None or found.ndim == 0:
+        raise InvalidInputError(
+            "a batch holds a tensor whose first axis is the samples, but got "
+            f"{type(batch).__name__} without one."
+        )
+    return len(found)
+
+
+def checked_batches(batches: Sequence[Batch], what: str) -> tuple[Batch, ...]:
+    """The batches as a tuple.
+
+    Raises:
+        InvalidInputError: there is none, or one holds no samples.
+    """
+    if isinstance(batches, Tensor):
+        raise InvalidInputError(
+            f"{what} are a sequence of batches, but got one tensor of shape "
+            f"{tuple(batches.shape)}: write [tensor], or tensor.split(32)."
+        )
+    found = tuple(batches)
+    if not found or not all(map(sample_count, found)):
+        raise InvalidInputError(f"{what} hold at least one sample a batch, but got none.")
+    return found
