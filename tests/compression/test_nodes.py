@@ -35,6 +35,16 @@ def test_sequences_of_single_layers_are_blocks() -> None:
     assert find_nodes(nn.Sequential(block(), block(), nn.Flatten())) == ["0", "1"]
 
 
+def test_layers_of_ones_own_are_no_blocks() -> None:
+    class Padded(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 3, 3)
+            self.pad = nn.ZeroPad2d(1)
+
+    model = nn.Sequential(Padded(), Residual(3), Padded(), Residual(3))
+    assert find_nodes(model) == ["1", "3"]
+
+
 def test_a_model_in_which_nothing_repeats_needs_names() -> None:
     with pytest.raises(CutError, match="name the nodes"):
         find_nodes(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))

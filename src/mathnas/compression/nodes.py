@@ -13,6 +13,8 @@ from mathnas.compression.batches import Batch, run
 from mathnas.errors import InvalidInputError
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+# layers, also where a class of one's own derives from them and holds, say, its padding
+_LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.Embedding)
 
 
 class CutError(InvalidInputError):
@@ -22,8 +24,9 @@ class CutError(InvalidInputError):
 def find_nodes(model: nn.Module) -> list[str]:
     """Names of the repeated blocks of a model: residual blocks, transformer layers, stages.
 
-    These are the outermost submodules with submodules of their own whose class occurs at least
-    twice; a `torch.nn.Sequential` counts where all it holds are single layers.
+    These are the outermost submodules with submodules of their own, no layers such as convolutions,
+    whose class occurs at least twice; a `torch.nn.Sequential` counts where all it holds are single
+    layers.
 
     Raises:
         CutError: nothing repeats.
@@ -157,7 +160,7 @@ def _check_apart(model: nn.Module, modules: dict[str, nn.Module]) -> None:
 
 
 def _is_block(module: nn.Module) -> bool:
-    if isinstance(module, _CONTAINERS) or not any(True for _ in module.children()):
+    if isinstance(module, (*_CONTAINERS, *_LAYERS)) or not any(True for _ in module.children()):
         return False
     if type(module) is nn.Sequential:
         leaves = all(not any(True for _ in child.children()) for child in module)

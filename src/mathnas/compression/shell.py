@@ -1,4 +1,4 @@
-"""A model with exchangeable nodes: a copy of its structure that shares its weights.
+"""A model with exchangeable nodes: a copy of its structure that shares most of its weights.
 
 Where a node stood, the copy has a slot; a run is told what each slot computes. So the model itself
 is never edited, networks differ by what their slots are given, and what an earlier run computed in
@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from itertools import chain
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
 from mathnas.compression.batches import Batch, run
@@ -33,7 +34,8 @@ class Shell:
         names: of the nodes, in the order in which they are called.
 
     Attributes:
-        nodes: the originals, in evaluation mode; they share the model's weights.
+        nodes: the originals, in evaluation mode; they share the model's weights as far as
+            layout allows.
 
     Raises:
         CutError: the model cannot be copied.
@@ -108,7 +110,8 @@ class _Slot(nn.Module):
 
 
 def _shared_copy(module: nn.Module, exchanged: Mapping[int, nn.Module] | None = None) -> nn.Module:
-    """A copy in evaluation mode that shares parameters and buffers.
+    """A copy in evaluation mode that shares parameters and buffers, but weights of convolutions,
+    which are laid out for speed.
 
     Args:
         exchanged: what takes the places of submodules, by their id.
@@ -128,4 +131,14 @@ def _shared_copy(module: nn.Module, exchanged: Mapping[int, nn.Module] | None = 
         # what is given to several networks must stay as it is
         if getattr(part, "inplace", None) is True:
             part.inplace = False  # type: ignore[assignment]
+        if isinstance(part, nn.Conv2d):
+            _lay_out(part)
     return made
+
+
+def _lay_out(conv: nn.Conv2d) -> None:
+    """Channels last: depthwise convolutions on a CPU take half the time so."""
+    weight = conv.weight
+    if not weight.is_contiguous(memory_format=torch.channels_last):
+        relaid = weight.detach().contiguous(memory_format=torch.channels_last)
+        conv.weight = nn.Parameter(relaid, weight.requires_grad)
