@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from mathnas.errors import InvalidInputError
 from mathnas.nets.agreement import TOLERANCE, check_agreement
 from mathnas.nets.grouped import GroupedSupernet
-from mathnas.nets.supernet import ChainSupernet, Supernet
+from mathnas.nets.supernet import ChainSupernet, StagedNetwork, Supernet
 from mathnas.space import Network, SearchSpace
 
 
@@ -125,9 +125,7 @@ class OnnxParts:
         def cut(name: str) -> onnx.ModelProto:
             graph = extractor.extract_model([parts.input_of[name]], [name])
             # equal constants are stored once in `whole`: give each part its own names
-            return onnx.compose.add_prefix(
-                graph, f"{name}/", rename_inputs=False, rename_outputs=False
-            )
+            return _own_names(graph, name)
 
         names = [
             [_block_name(node, block) for block in range(size)]
@@ -148,25 +146,8 @@ class OnnxParts:
         return self.joined([self.stem, *(part for part in chosen if part is not None), self.head])
 
     def joined(self, parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
-        """One graph of parts that run one after another.
-
-        Nodes and constants of parts have names of their own (see `export`), so that the parts are
-        copied as they are: ten times as fast as `onnx.compose.merge_models`.
-        """
-        graph = onnx.ModelProto()
-        graph.CopyFrom(parts[0])
-        last = parts[0].graph.output[0].name
-        for part in parts[1:]:
-            own = part.graph.input[0].name
-            for node in part.graph.node:
-                copy = graph.graph.node.add()
-                copy.CopyFrom(node)
-                copy.input[:] = [last if name == own else name for name in node.input]
-            graph.graph.initializer.extend(part.graph.initializer)
-            last = part.graph.output[0].name
-        del graph.graph.output[:]
-        graph.graph.output.extend(parts[-1].graph.output)
-        return graph
+        """One graph of parts that run one after another."""
+        return _joined(parts)
 
     def assemble_bytes(self, network: Network) -> bytes:
         """The graph of one network as an ONNX file's content."""
@@ -177,7 +158,9 @@ class NetworkGraphs:
     """The networks of a supernet as ONNX files' contents: what an engine's latencies are taken of.
 
     The parts of a `ChainSupernet` are exported when the first network is asked for, which takes
-    about a quarter of a second a block, once; other supernets' networks are exported one by one.
+    about a quarter of a second a block, once. Where a supernet says which parts of its networks are
+    alike (`Supernet.part_keys`), each is exported when a network first has it. Other supernets'
+    networks are exported one by one.
     A supernet in groups is put together from the finer supernet's parts.
 
     Args:
@@ -195,6 +178,7 @@ class NetworkGraphs:
         self.space = supernet.space
         self._grouped = None if grouped is None else grouped.space
         self._given = parts
+        self._known: dict[Hashable, onnx.ModelProto] = {}
 
     @cached_property
     def parts(self) -> OnnxParts | None:
@@ -215,8 +199,31 @@ class NetworkGraphs:
             network = self._grouped.expand(network)
         if self.parts is not None:
             return self.parts.assemble_bytes(network)
-        graph = export_onnx(self.supernet.extract(network), self.example)
-        return bytes(graph.SerializeToString())
+        module, keys = self.supernet.extract(network), self.supernet.part_keys(network)
+        if keys is None or not isinstance(module, StagedNetwork):
+            return bytes(export_onnx(module, self.example).SerializeToString())
+        return bytes(self._of_parts(module, keys).SerializeToString())
+
+    def _of_parts(self, module: StagedNetwork, keys: Sequence[Hashable]) -> onnx.ModelProto:
+        """A graph of parts, of which the unknown ones are exported."""
+        x = self.example
+        parts: list[onnx.ModelProto] = []
+        for key, part in zip(keys, (module.stem, *module.nodes, module.head), strict=True):
+            if isinstance(part, nn.Identity):
+                continue
+            if key not in self._known:
+                name = f"part{len(self._known)}"
+                # the first part's input and the last one's output are the network's
+                outer = "logits" if part is module.head else name
+                graph = exported(part, (x,), [f"{name}_input" if parts else "images"], [outer])
+                self._known[key] = _own_names(graph, name)
+            parts.append(self._known[key])
+            with torch.no_grad():
+                x = part(x)
+        graph = _joined(parts)
+        found = torch.from_numpy(run_onnx(graph, self.example.numpy(force=True)).copy())
+        check_agreement(found, x, "a graph of parts and its module")
+        return graph
 
     def block_parts(self, node: int, block: int) -> list[onnx.ModelProto]:
         """The parts of a chain supernet that a block consists of, in their order: none where
@@ -236,6 +243,33 @@ class NetworkGraphs:
             places = list(zip(self._grouped.partition[node], chosen, strict=True))
         found = [self.parts.blocks[i][j] for i, j in places]
         return [part for part in found if part is not None]
+
+
+def _joined(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+    """One graph of parts that run one after another.
+
+    Nodes and constants of parts have names of their own (see `_own_names`), so that the parts are
+    copied as they are: ten times as fast as `onnx.compose.merge_models`.
+    """
+    graph = onnx.ModelProto()
+    graph.CopyFrom(parts[0])
+    last = parts[0].graph.output[0].name
+    for part in parts[1:]:
+        own = part.graph.input[0].name
+        for node in part.graph.node:
+            copy = graph.graph.node.add()
+            copy.CopyFrom(node)
+            copy.input[:] = [last if name == own else name for name in node.input]
+        graph.graph.initializer.extend(part.graph.initializer)
+        last = part.graph.output[0].name
+    del graph.graph.output[:]
+    graph.graph.output.extend(parts[-1].graph.output)
+    return graph
+
+
+def _own_names(graph: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """A part whose nodes and constants no other part's are called like."""
+    return onnx.compose.add_prefix(graph, f"{name}/", rename_inputs=False, rename_outputs=False)
 
 
 class _Parts(nn.Module):

@@ -8,7 +8,7 @@ normalisations are *recalibrated* (`mathnas.nets.batchnorm`), and it is evaluate
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import cast
 
@@ -75,6 +75,14 @@ class Supernet(nn.Module, ABC):
         Raises:
             InvalidInputError: the network does not belong to the space.
         """
+
+    def part_keys(self, network: Network) -> Sequence[Hashable] | None:
+        """What tells the parts of an extracted `StagedNetwork` apart: one key for the stem, each
+        node and the head. Parts of two networks that have one key are alike.
+
+        None where parts of two networks are never told to be alike: each is exported whole then.
+        """
+        return None
 
 
 class ChainSupernet(Supernet):

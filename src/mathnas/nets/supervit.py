@@ -162,6 +162,13 @@ class SuperViTNet(Supernet):
         )
         return StagedNetwork(nn.Identity(), nodes, classifier).eval()
 
+    def part_keys(self, network: Network) -> Sequence[tuple[int, ...]]:
+        """A block and the width of its input make a part."""
+        first, stages, _ = self.space.choices(network)
+        widths = [3, first, *(stage.width for stage in stages)]
+        nodes = zip(range(self.space.num_nodes), self.space.check(network), widths, strict=True)
+        return [(), *nodes, (self.space.num_nodes, network[-1])]
+
     def extremes(self) -> tuple[Network, Network]:
         """The networks of the first and of the last blocks: least and most of every dimension."""
         return (0,) * self.space.num_nodes, tuple(size - 1 for size in self.space.sizes)
