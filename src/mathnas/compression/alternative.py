@@ -40,7 +40,7 @@ class Call:
         return module(*self.args, **self.kwargs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordedNode:
     """A node of a model as it was while the model ran on samples.
 
