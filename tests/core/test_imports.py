@@ -54,7 +54,7 @@ FLOW: dict[str, tuple[str, ...]] = {
 }
 DOWNSTREAM = {
     *("spaces", "datasets", "nets", "images", "training", "baselines", "devices", "demo", "cli"),
-    *("runtime", "report", "text"),
+    *("runtime", "report", "text", "compression"),
 }
 # What every module of the runtime may use outside it, and what the few use besides that load parts
 # into an engine, or make a package for one.
@@ -79,6 +79,9 @@ RUNTIME_ENGINES = {
 TEXT = {
     *("errors", "_files", "_records", "_threads", "datasets", "evaluation", "metrics", "nets"),
     *("space", "tokens"),
+}
+COMPRESSION = {
+    *("errors", "_progress", "_threads", "evaluation", "metrics", "nets", "space"),
 }
 CORE = {
     *FLOW,
@@ -257,6 +260,12 @@ def test_only_the_engines_of_the_runtime_know_networks_and_devices(name: str) ->
 def test_text_knows_networks_and_public_data_alone(name: str) -> None:
     used = {room(other) for other in imports_of(name, at_start=False)}
     assert used - {""} <= {"text", *TEXT}, f"{name} imports {sorted(used)}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "compression"])
+def test_compression_knows_networks_alone(name: str) -> None:
+    used = {room(other) for other in imports_of(name, at_start=False)}
+    assert used - {""} <= {"compression", *COMPRESSION}, f"{name} imports {sorted(used)}"
 
 
 def users_of(upstream: str) -> set[str]:

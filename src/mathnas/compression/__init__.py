@@ -1,1 +1,45 @@
-"""Alternatives for the parts of any trained PyTorch model, without training."""
+"""Alternatives for the parts of any trained PyTorch model, without training. Needs torch.
+
+A model is cut at its nodes (`nodes`, `shell`, `chain`), each node gets blocks (`alternative` and what
+inherits from it, fitted on unlabelled samples), and the whole is a supernet (`supernet`) whose
+networks are scored against the original (`evaluator`, `scores`).
+"""
+
+from mathnas.compression.alternative import Alternative, Call, InapplicableError, RecordedNode
+from mathnas.compression.evaluator import ScoreEvaluator
+from mathnas.compression.nodes import CutError, find_nodes
+from mathnas.compression.quantised import QuantisedAlternative, weight_bytes
+from mathnas.compression.scores import (
+    Accuracy,
+    CosineDistance,
+    Divergence,
+    Loss,
+    SampleScore,
+    UserScore,
+)
+from mathnas.compression.skip import SkipAlternative
+from mathnas.compression.supernet import ModuleSupernet, Refusal, from_module
+from mathnas.compression.width import WidthAlternative
+
+__all__ = [
+    "Accuracy",
+    "Alternative",
+    "Call",
+    "CosineDistance",
+    "CutError",
+    "Divergence",
+    "InapplicableError",
+    "Loss",
+    "ModuleSupernet",
+    "QuantisedAlternative",
+    "RecordedNode",
+    "Refusal",
+    "SampleScore",
+    "ScoreEvaluator",
+    "SkipAlternative",
+    "UserScore",
+    "WidthAlternative",
+    "find_nodes",
+    "from_module",
+    "weight_bytes",
+]
