@@ -69,7 +69,7 @@ def test_sharing_first_blocks_changes_no_value(share: bool) -> None:
     assert found == alone
 
 
-def test_networks_that_share_blocks_run_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_share_blocks_run_them_once() -> None:
     own = evaluator()
     runs: list[int] = []
     for place, blocks in enumerate(own.supernet.blocks):
@@ -103,7 +103,7 @@ def test_a_score_of_ones_own() -> None:
 def test_single_sampling_makes_a_table(tmp_path: object) -> None:
     own = evaluator()
     with mn.Study(f"{tmp_path}/s.study", own.supernet.space) as study:
-        mn.evaluate(study, mn.single_sampling(own.supernet.space), own)
+        mn.evaluate(study, mn.single_sampling(own.supernet.space, (0, 0, 0)), own)
         answer = mn.search(mn.fit(study, ["drift"]), minimize="drift")
     assert isinstance(answer, mn.Answer)
     assert answer.network == (0, 0, 0)

@@ -6,11 +6,13 @@ import itertools
 import math
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 
+import numpy as np
 import torch
 from nets_cases import images
 from torch import Tensor, nn
@@ -372,3 +374,37 @@ def test_a_graph_computes_what_the_network_does() -> None:
         expected = static(x)
     found = torch.from_numpy(run_onnx(graph, x.numpy()).copy())
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_graphs_are_put_together_from_parts_that_are_exported_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    import onnx
+
+    from mathnas.nets import onnx_export
+
+    made: list[str] = []
+    export = onnx_export.exported
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        made.append(args[3][0])
+        return export(*args, **kwargs)
+
+    monkeypatch.setattr(onnx_export, "exported", counted)
+    net = SuperViTNet(SuperViT(32, 10, (2, 2, 2, 2, 2, 1, 1, 2), width=0.25))
+    unsettle(net)
+    net.eval()
+    x = pictures(1)
+    graphs = onnx_export.NetworkGraphs(net, x)
+    smallest = net.extremes()[0]
+    deeper = net.space.with_block(smallest, 3, 3)
+    wider = net.space.with_block(smallest, 3, 12)
+    # nine nodes and the classifier; another depth; another width, which the next node reads
+    for network, parts in ((smallest, 10), (deeper, 11), (wider, 13), (smallest, 13)):
+        with torch.no_grad():
+            expected = net.extract(network)(x).numpy()
+        found = onnx_export.run_onnx(onnx.load_from_string(graphs(network)), x.numpy())
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+        assert len(made) == parts

@@ -278,6 +278,19 @@ def test_names_say_what_differs_from_the_published_space() -> None:
     assert named(small.name) == small
 
 
+def test_half_of_all_widths_keep_heads_and_choices() -> None:
+    whole, half = SuperViT(32, 10, SMALL_IMAGES), SuperViT(32, 10, SMALL_IMAGES, width=0.5)
+    assert half.sizes == whole.sizes
+    assert half.block_names((0,) * 9)[:3] == ("w8", "w8_d1_k3", "w12_d3_k3_e4")
+    assert named(half.name) == half
+    _, stages, _ = half.choices((0,) * 9)
+    _, originals, _ = whole.choices((0,) * 9)
+    for stage, original in zip(stages, originals, strict=True):
+        assert stage.width // half.head_dim == original.width // whole.head_dim
+    macs = half.macs([(0,) * 9])[0] / whole.macs([(0,) * 9])[0]
+    assert 0.25 < macs < 0.3
+
+
 def test_small_images_keep_the_structure() -> None:
     space = SuperViT(32, 10, SMALL_IMAGES)
     assert space.sides == (32, 32, 16, 8, 4, 4, 4, 2)
@@ -315,6 +328,7 @@ def test_a_coarser_space_keeps_the_costs() -> None:
         ({"strides": (2, 1, 2)}, "stride of 1 or 2 each"),
         ({"strides": (2, 1, 2, 2, 2, 3, 1, 2)}, "stride of 1 or 2 each"),
         ({"partition": "layers"}, "stages or dimensions"),
+        ({"width": 0.7}, "one of 1.0, 0.5, 0.25, but got 0.7"),
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, object], message: str) -> None:
