@@ -7,7 +7,9 @@ validate ("test").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,16 +119,18 @@ class Bench:
         """Latency of one image on one thread of onnxruntime, in a study of this name.
 
         Beside the reference network, whose own latency is measured once, in the first study: what
-        is measured at another hour must not differ by what the machine did then.
+        is measured at another hour must not differ by what the machine did then. Times are taken on
+        one core, whatever the number of workers for the rest.
         """
-        evaluator = RelativeLatencyEvaluator(
-            self.graphs,
-            OnnxRuntimeEngine(),
-            self.space.reference,
-            accept_noise=self.accept_noise,
-        )
-        evaluator.settle(self.studies["blocks"])
-        return self.into(name, self.space, networks, evaluator, 1)
+        with pinned():
+            evaluator = RelativeLatencyEvaluator(
+                self.graphs,
+                OnnxRuntimeEngine(),
+                self.space.reference,
+                accept_noise=self.accept_noise,
+            )
+            evaluator.settle(self.studies["blocks"])
+            return self.into(name, self.space, networks, evaluator, 1)
 
     def into(
         self,
@@ -142,6 +146,17 @@ class Bench:
         report = mn.evaluate(study, networks, evaluator, workers=workers, progress=True)
         assert not report.failures
         return study
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """On the last of the cores that this process may use."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def shuffled(images: LabelledImages) -> LabelledImages:

@@ -14,6 +14,7 @@ from mathnas._version import __version__
 from mathnas.cli import (
     bundle,
     candidates,
+    compress,
     convert,
     costs,
     data,
@@ -64,6 +65,7 @@ for module in (
     pareto,
     candidates,
     convert,
+    compress,
     refine,
     train,
     extract,

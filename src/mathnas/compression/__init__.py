@@ -1,7 +1,7 @@
 """Alternatives for the parts of any trained PyTorch model, without training. Needs torch.
 
-A model is cut at its nodes (`nodes`, `shell`, `chain`), each node gets blocks (`alternative` and what
-inherits from it, fitted on unlabelled samples), and the whole is a supernet (`supernet`) whose
+A model is cut at its nodes (`nodes`, `shell`, `chain`), each node gets blocks (`alternative` and
+what inherits from it, fitted on unlabelled samples), and the whole is a supernet (`supernet`) whose
 networks are scored against the original (`evaluator`, `scores`).
 """
 

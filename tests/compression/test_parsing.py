@@ -1,0 +1,35 @@
+"""Alternatives as a line of text."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+from mathnas import InvalidInputError
+from mathnas.compression.parsing import read_alternatives
+
+
+def test_a_bare_number_is_of_the_kind_before_it() -> None:
+    found = read_alternatives("skip,width:0.75,0.5, int8,int4")
+    assert [one.name for one in found] == ["skip", "width:0.75", "width:0.5", "int8", "int4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "but got ''"),
+        ("0.5", "but got '0.5'"),
+        ("width", "but got 'width'"),
+        ("width:wide", "but got 'width:wide'"),
+        ("skip:1", "but got 'skip:1'"),
+        ("slim:0.5", "skip, int4, int8, width:SHARE"),
+        ("width:1.5", "above 0 and below 1, but got 1.5"),
+        ("width:nan", "but got nan"),
+        ("skip,skip", "skip is in 'skip,skip' twice"),
+        ("width:0.5,0.50", "width:0.5 is in"),
+    ],
+)
+def test_what_is_no_alternative_is_told(text: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        read_alternatives(text)
