@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,11 +21,11 @@ from mathnas.compression.scores import CosineDistance, SampleScore
 from mathnas.compression.supernet import ModuleSupernet
 from mathnas.errors import InvalidInputError
 from mathnas.evaluation import Measurement, StreamingEvaluator
-from mathnas.nets.tensors import tensors_digest
+from mathnas.nets.tensors import TravelsInBytes, tensors_digest
 from mathnas.space import Network
 
 
-class ScoreEvaluator(StreamingEvaluator):
+class ScoreEvaluator(TravelsInBytes, StreamingEvaluator):
     """Scores of networks on samples, against what the original gives.
 
     Networks that are evaluated together share what their common first blocks compute, batch by
@@ -101,17 +100,6 @@ class ScoreEvaluator(StreamingEvaluator):
             for values in found:
                 yield place, values
                 place += 1
-
-    def __getstate__(self) -> dict[str, object]:
-        # tensors travel inside bytes: torch would otherwise send them to another process by
-        # shared memory, one open file a tensor
-        buffer = io.BytesIO()
-        torch.save(self.__dict__, buffer)
-        return {"saved": buffer.getvalue()}
-
-    def __setstate__(self, state: dict[str, bytes]) -> None:
-        # an object from our own pickle, so not restricted to weights
-        self.__dict__ = torch.load(io.BytesIO(state["saved"]), weights_only=False)
 
     def _scored(self, networks: Sequence[Network]) -> list[dict[str, Measurement | float]]:
         tree = _Branch()

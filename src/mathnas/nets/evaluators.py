@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -17,14 +16,14 @@ from mathnas.metrics import metric_named
 from mathnas.nets.batchnorm import Statistics
 from mathnas.nets.scores import LabelledImages, Score
 from mathnas.nets.supernet import ChainSupernet, Supernet
-from mathnas.nets.tensors import tensors_digest
+from mathnas.nets.tensors import TravelsInBytes, tensors_digest
 from mathnas.space import Network
 
 # bytes of the largest activation: beyond it, memory has to come from the system each time
 _FAST = 2**24
 
 
-class AccuracyEvaluator(StreamingEvaluator):
+class AccuracyEvaluator(TravelsInBytes, StreamingEvaluator):
     """Accuracy in percent of extracted, recalibrated sub-networks on held-out images.
 
     The conditions hold digests of weights and images, so that a study never mixes the values of
@@ -112,17 +111,6 @@ class AccuracyEvaluator(StreamingEvaluator):
             if found is None:
                 return
             yield found
-
-    def __getstate__(self) -> dict[str, object]:
-        # tensors travel inside bytes: torch would otherwise send them to another process by
-        # shared memory, one open file a tensor
-        buffer = io.BytesIO()
-        torch.save(self.__dict__, buffer)
-        return {"saved": buffer.getvalue()}
-
-    def __setstate__(self, state: dict[str, bytes]) -> None:
-        # an object from our own pickle, so not restricted to weights
-        self.__dict__ = torch.load(io.BytesIO(state["saved"]), weights_only=False)
 
     def _measured(
         self, networks: Sequence[Network]

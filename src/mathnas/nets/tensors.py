@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -48,3 +49,19 @@ def tensors_digest(tensors: Iterable[Tensor]) -> str:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+class TravelsInBytes:
+    """An object whose tensors go to another process inside bytes.
+
+    torch would otherwise send them by shared memory, one open file a tensor.
+    """
+
+    def __getstate__(self) -> dict[str, object]:
+        buffer = io.BytesIO()
+        torch.save(self.__dict__, buffer)
+        return {"saved": buffer.getvalue()}
+
+    def __setstate__(self, state: dict[str, bytes]) -> None:
+        # an object from our own pickle, so not restricted to weights
+        self.__dict__ = torch.load(io.BytesIO(state["saved"]), weights_only=False)
