@@ -1,21 +1,24 @@
 """Latency of HAT's space by HAT's protocol: predicted from blocks, depth included.
 
-    python benchmarks/translation_latency.py --folder work [--networks 60] [--fresh 40]
+    python benchmarks/translation_latency.py --folder work
 
 SubTransformers of the WMT space (embedding 512) in PyTorch on one thread: an encoder run and 30
 incremental decoder steps at beam 5 with kept keys and values; weights are random, which costs the
 same. Everything that is measured is kept in a study in the folder, so the script goes on where it
-was stopped.
+was stopped, and may be stopped and run on other occasions.
 
-Networks are drawn as HAT draws its data set, depth first and then every layer. The table is a
-regression on the first ones, as it is and with a line in MACs as the prior of effects; beside it,
-on the same measurements, HAT's predictor on ten averages and MACs alone. They predict fresh
-networks; "anew" is a second measurement of ten of these.
+Networks that are predicted, and the first ones that tables are made of, are drawn as HAT draws its
+data set, depth first and then every layer; 60 of them lack 90 of the 257 blocks. The others that
+tables are made of hold every block equally often (a balanced sample), so that nearly all have six
+decoder layers. Tables are regressions on the one kind, the other and both, as they are and with a
+line in MACs as the prior of effects; beside them, on all measurements, HAT's predictor on ten
+averages and MACs alone. "Anew" is a second measurement of ten networks.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +39,7 @@ from mathnas.spaces import SuperTransformer
 from mathnas.validation import quality
 
 SEED = 0
-AGAIN = 10
+RANDOM, BALANCED, FRESH, AGAIN = 60, 160, 40, 10
 TIMING = TimingSettings(rounds=2, slice_ms=1.0, quantile=0.25, warmup_ms=0.0)
 
 
@@ -70,8 +73,6 @@ def told(found: Floats, actual: Floats) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--networks", type=int, default=60, help="that the table is made of")
-    parser.add_argument("--fresh", type=int, default=40, help="that are predicted")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(header(SEED))
@@ -79,45 +80,68 @@ def main() -> None:
     space = SuperTransformer()
     net = SuperTransformerNet(space, seed=SEED).eval()
     print(f"torch {torch.__version__}, 1 thread; {space.name}; 30 to 30 tokens, beam 5")
-    networks = random_networks(space, options.networks + options.fresh, SEED)
-    known, fresh = networks[: options.networks], networks[options.networks :]
-    study = measured(options.folder, "known", net, known)
+    drawn = random_networks(space, RANDOM + FRESH, SEED)
+    balanced = mn.balanced_sampling(space, BALANCED, seed=SEED + 1).networks
+    known = {
+        f"{RANDOM} random networks": drawn[:RANDOM],
+        f"{BALANCED} balanced networks": balanced,
+        f"all {RANDOM + BALANCED}": [*drawn[:RANDOM], *balanced],
+    }
+    fresh = [*drawn[RANDOM:], *random_networks(space, FRESH, SEED + 1)]
+    everything = list(known.values())[-1]
+    study = measured(options.folder, "known", net, everything)
     later = measured(options.folder, "fresh", net, fresh)
     again = fresh[:AGAIN]
     anew = measured(options.folder, "anew", net, again)
     for metric in ("latency_ms", "latency_ms_cpu"):
         actual = values_of(later, metric, fresh)
-        learnt = values_of(study, metric, known)
         clock = "by the clock" if metric == "latency_ms" else "processor time"
         span = f"{actual.min():.0f} to {actual.max():.0f} ms"
         print(f"\n## {len(fresh)} fresh networks, {clock}: {span}")
-        table = mn.fit(study, [metric], method="regression")
+        found: dict[str, Floats] = {}
+        for name, networks in known.items():
+            with tempfile.TemporaryDirectory() as folder, mn.Study(f"{folder}/s", space) as part:
+                wanted = set(networks)
+                part.add(one for one in study.evaluations(metric) if one.network in wanted)
+                table = mn.fit(part, [metric], method="regression")
+                line = fitted_line(space, networks, values_of(study, metric, networks))
+                prior = table_of_macs(space, metric, line.convert().coef)
+                centred = mn.fit(part, [metric], method="regression", prior=prior)
+            found[f"table of {name}"] = table.predict(fresh, metric)
+            found["... MACs as the effects' prior" + " " * len(found)] = centred.predict(
+                fresh, metric
+            )
+        learnt = values_of(study, metric, everything)
         perceptron = hat_latency_predictor(space, seed=SEED)
-        perceptron.fit(known, learnt)
-        features = _with_one(hat_features(space, known)), _with_one(hat_features(space, fresh))
-        line = np.polynomial.Polynomial.fit(space.macs(known), learnt, 1)
-        prior = table_of_macs(space, metric, line.convert().coef)
-        centred = mn.fit(study, [metric], method="regression", prior=prior)
-        found = {
-            f"table of {len(known)} networks": table.predict(fresh, metric),
-            "... MACs as the effects' prior": centred.predict(fresh, metric),
-            "HAT's perceptron on ten averages": perceptron.predict(fresh),
-            "linear in the ten averages": features[1]
-            @ np.linalg.lstsq(features[0], learnt, rcond=None)[0],
-            "linear in MACs": np.asarray(line(space.macs(fresh)), dtype=np.float64),
-        }
+        perceptron.fit(everything, learnt)
+        features = [_with_one(hat_features(space, own)) for own in (everything, fresh)]
+        weights = np.linalg.lstsq(features[0], learnt, rcond=None)[0]
+        line = fitted_line(space, everything, learnt)
+        found["HAT's perceptron on ten averages"] = perceptron.predict(fresh)
+        found["linear in the ten averages"] = features[1] @ weights
+        found["linear in MACs"] = np.asarray(line(space.macs(fresh)), dtype=np.float64)
         repeated = told(values_of(anew, metric, again), values_of(later, metric, again))
         print(f"{f'{len(again)} measured anew':34} {repeated}")
         for name, values in found.items():
-            print(f"{name:34} {told(values, actual)}")
+            print(f"{name.rstrip():34} {told(values, actual)}")
+        table_of_all = found[f"table of all {len(everything)}"]
         depths = np.array([space.to_config(one)["decoder_layer_num"] for one in fresh])
         for depth in range(1, space.decoder_layers + 1):
             of_depth = actual[depths == depth]
             if len(of_depth):
+                off = 100 * np.abs(table_of_all[depths == depth] / of_depth - 1)
                 print(
                     f"  {depth} decoder layers: {len(of_depth)} networks, {of_depth.min():.0f} to "
-                    f"{of_depth.max():.0f} ms"
+                    f"{of_depth.max():.0f} ms, MAPE of the last table {off.mean():.1f} %"
                 )
+
+
+def fitted_line(
+    space: SuperTransformer, networks: Sequence[mn.Network], values: Floats
+) -> np.polynomial.Polynomial:
+    """Values as a line in MACs."""
+    line: np.polynomial.Polynomial = np.polynomial.Polynomial.fit(space.macs(networks), values, 1)
+    return line
 
 
 def table_of_macs(space: SuperTransformer, metric: str, line: Floats) -> mn.BlockTable:
