@@ -56,7 +56,7 @@ class ScoreEvaluator(TravelsInBytes, StreamingEvaluator):
         scores: Sequence[SampleScore] = (),
         threads: int = 1,
         share: bool = True,
-        batch_size: int = 64,
+        batch_size: int = 32,
     ) -> None:
         self.supernet = supernet
         self.samples = checked_batches(samples, "samples")

@@ -66,10 +66,11 @@ class WidthAlternative(Alternative):
                 gone = order[: hidden.channels - count]
                 kept = torch.tensor(sorted(set(range(hidden.channels)) - set(gone)))
                 why = disagreement(made, hidden, kept, structure)
-                if why is None:
-                    made = _refitted(node, made, hidden, kept)
+                fitted = None if why is not None else _refitted(node, made, hidden, kept)
+                if fitted is None:
+                    reasons.append(f"{where}: {why or 'its outputs are no numbers'}")
                 else:
-                    reasons.append(f"{where}: {why}")
+                    made = fitted
         if made is node.module:
             why = "; ".join(reasons) or "no layer of it reads what another one makes"
             raise InapplicableError(
@@ -113,14 +114,17 @@ def _without_bias(gram: Tensor, features: int) -> Tensor:
     return gram[:features, :features] - mean @ mean.T / gram[-1, -1]
 
 
-def _refitted(node: RecordedNode, module: nn.Module, hidden: Hidden, kept: Tensor) -> nn.Module:
-    """A narrowed module whose last reader of the dimension gives what it gave in the original."""
+def _refitted(
+    node: RecordedNode, module: nn.Module, hidden: Hidden, kept: Tensor
+) -> nn.Module | None:
+    """A narrowed module whose last reader of the dimension gives what it gave in the original; None
+    where that is no map of rows any more."""
     made = narrowed(module, hidden, kept)
     name = hidden.consumers[-1]
     wanted = seen_rows(node.module, name, tuple(node.calls), node.seed)
     found = seen_rows(made, name, tuple(node.calls), node.seed)
-    assert wanted is not None
-    assert found is not None
+    if wanted is None or found is None:
+        return None
     fit_layer(
         made.get_submodule(name),
         [(x, y) for (x, _), (_, y) in zip(found, wanted, strict=True)],
