@@ -11,8 +11,16 @@ from mathnas.compression.parsing import read_alternatives
 
 
 def test_a_bare_number_is_of_the_kind_before_it() -> None:
-    found = read_alternatives("skip,width:0.75,0.5, int8,int4")
-    assert [one.name for one in found] == ["skip", "width:0.75", "width:0.5", "int8", "int4"]
+    found = read_alternatives("skip,width:0.75,0.5, int8,int4,heads:0.5,0.25")
+    assert [one.name for one in found] == [
+        "skip",
+        "width:0.75",
+        "width:0.5",
+        "int8",
+        "int4",
+        "heads:0.5",
+        "heads:0.25",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -23,7 +31,7 @@ def test_a_bare_number_is_of_the_kind_before_it() -> None:
         ("width", "but got 'width'"),
         ("width:wide", "but got 'width:wide'"),
         ("skip:1", "but got 'skip:1'"),
-        ("slim:0.5", "skip, int4, int8, width:SHARE"),
+        ("slim:0.5", "skip, int4, int8, heads:SHARE, width:SHARE"),
         ("width:1.5", "above 0 and below 1, but got 1.5"),
         ("width:nan", "but got nan"),
         ("skip,skip", "skip is in 'skip,skip' twice"),

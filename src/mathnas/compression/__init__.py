@@ -7,6 +7,7 @@ networks are scored against the original (`evaluator`, `scores`).
 
 from mathnas.compression.alternative import Alternative, Call, InapplicableError, RecordedNode
 from mathnas.compression.evaluator import ScoreEvaluator
+from mathnas.compression.heads import HeadsAlternative
 from mathnas.compression.nodes import CutError, find_nodes
 from mathnas.compression.quantised import QuantisedAlternative, weight_bytes
 from mathnas.compression.scores import (
@@ -28,6 +29,7 @@ __all__ = [
     "CosineDistance",
     "CutError",
     "Divergence",
+    "HeadsAlternative",
     "InapplicableError",
     "Loss",
     "ModuleSupernet",

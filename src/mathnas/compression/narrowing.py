@@ -7,8 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from mathnas.compression.alternative import Call
 from mathnas.compression.batches import first_tensor
-from mathnas.compression.probing import Hidden, Structure
+from mathnas.compression.probing import Hidden
 
 _AGREES = 1e-4  # of the largest output
 
@@ -22,20 +23,20 @@ def narrowed(module: nn.Module, hidden: Hidden, kept: Tensor) -> nn.Module:
     made = copy.deepcopy(module)
     for name in hidden.producers:
         layer = made.get_submodule(name)
-        _cut(layer, "weight", kept)
-        _cut(layer, "bias", kept)
-        _resize(layer, ("out_channels", "out_features"), len(kept))
+        cut(layer, "weight", kept)
+        cut(layer, "bias", kept)
+        resize(layer, ("out_channels", "out_features"), len(kept))
     for name in hidden.through:
         layer = made.get_submodule(name)
         for own in ("weight", "bias", "running_mean", "running_var"):
-            _cut(layer, own, kept)
+            cut(layer, own, kept)
         sizes = ("num_features", "in_channels", "out_channels", "groups", "num_parameters")
-        _resize(layer, sizes, len(kept))
+        resize(layer, sizes, len(kept))
     for name in hidden.consumers:
         layer = made.get_submodule(name)
         weight = layer.get_parameter("weight")
-        layer.weight = _like(weight, weight.detach()[:, kept])
-        _resize(layer, ("in_channels", "in_features"), len(kept))
+        layer.weight = like(weight, weight.detach()[:, kept])
+        resize(layer, ("in_channels", "in_features"), len(kept))
     return made
 
 
@@ -50,38 +51,42 @@ def masked(module: nn.Module, hidden: Hidden, kept: Tensor) -> nn.Module:
     return made
 
 
-def disagreement(
-    module: nn.Module, hidden: Hidden, kept: Tensor, structure: Structure
-) -> str | None:
-    """Why a narrowed node is not the node without those channels; None where it is."""
+def difference(expected: nn.Module, found: nn.Module, call: Call) -> str | None:
+    """Why a narrowed node is not the node that does not read what was taken out; None where it is.
+
+    Args:
+        expected: the masked node.
+        found: the narrowed one.
+        call: samples for both.
+    """
     with torch.no_grad():
-        expected = first_tensor(structure.call.run(masked(module, hidden, kept)))
+        wanted = first_tensor(call.run(expected))
         try:
-            found = first_tensor(structure.call.run(narrowed(module, hidden, kept)))
+            given = first_tensor(call.run(found))
         except Exception as error:  # whatever the model's code raises at another width
-            return f"it does not run with {len(kept)} of {hidden.channels} ({error})"
-    if found.shape != expected.shape:
-        return f"its output has another shape with {len(kept)} of {hidden.channels}"
-    scale = max(1.0, float(expected.abs().max()))
-    off = float((found - expected).abs().max()) / scale
-    if off > _AGREES:
-        return f"with {len(kept)} of {hidden.channels} it differs by {off:.2g} of its output"
-    return None
+            return f"it does not run when it is narrower ({error})"
+    if given.shape != wanted.shape:
+        return "its output has another shape when it is narrower"
+    off = float((given - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
+    return f"narrower, it differs by {off:.2g} of its output" if not off <= _AGREES else None
 
 
-def _cut(layer: nn.Module, name: str, kept: Tensor) -> None:
+def cut(layer: nn.Module, name: str, kept: Tensor) -> None:
+    """Keep these rows of a layer's tensor, where it has that."""
     tensor = getattr(layer, name, None)
     if not isinstance(tensor, Tensor) or tensor.ndim == 0:
         return
     made = tensor.detach()[kept].clone()
-    setattr(layer, name, _like(tensor, made) if isinstance(tensor, nn.Parameter) else made)
+    setattr(layer, name, like(tensor, made) if isinstance(tensor, nn.Parameter) else made)
 
 
-def _like(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:
+def like(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:
+    """A parameter as another one is, of other values."""
     return nn.Parameter(values.clone(), parameter.requires_grad)
 
 
-def _resize(layer: nn.Module, names: tuple[str, ...], size: int) -> None:
+def resize(layer: nn.Module, names: tuple[str, ...], size: int) -> None:
+    """Let a layer's attributes say its new size, where it has them."""
     for name in names:
         if hasattr(layer, name):
             setattr(layer, name, size)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mathnas.compression.alternative import Alternative
+from mathnas.compression.heads import HeadsAlternative
 from mathnas.compression.quantised import BITS, QuantisedAlternative
 from mathnas.compression.skip import SkipAlternative
 from mathnas.compression.width import WidthAlternative
@@ -15,7 +16,10 @@ _PLAIN: dict[str, Callable[[], Alternative]] = {
     "skip": SkipAlternative,
     **{f"int{bits}": partial(QuantisedAlternative, bits) for bits in BITS},
 }
-_SHARED: dict[str, Callable[[float], Alternative]] = {"width": WidthAlternative}
+_SHARED: dict[str, Callable[[float], Alternative]] = {
+    "heads": HeadsAlternative,
+    "width": WidthAlternative,
+}
 
 
 def read_alternatives(text: str) -> list[Alternative]:

@@ -97,7 +97,7 @@ def probed(node: RecordedNode) -> Structure:
     Every layer that mixes channels is tried as a producer. Producers that reach one consumer in the
     same channels belong to one dimension, as the two inputs of a gate do.
     """
-    probe = _Probe(node.module, _few(node))
+    probe = Probe(node)
     reached: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     reasons = []
     for name in probe.mixing:
@@ -128,12 +128,21 @@ def probed(node: RecordedNode) -> Structure:
     return Structure(tuple(hidden), tuple(reasons), probe.call)
 
 
-class _Probe:
-    """A node that runs on a few samples while its layers are watched."""
+class Probe:
+    """A node that runs on a few samples while its layers are watched.
 
-    def __init__(self, module: nn.Module, call: Call) -> None:
-        self.module = module
-        self.call = call
+    Attributes:
+        call: the samples.
+        layers: those that mix channels, and others that have numbers, by name.
+        mixing: names of the layers that mix channels and run once.
+        often: names of those that run several times.
+        order: names of the layers that run, in their order.
+        macs: of layers on these samples.
+    """
+
+    def __init__(self, node: RecordedNode) -> None:
+        self.module = module = node.module
+        self.call = _few(node)
         self.layers = {
             name: part
             for name, part in module.named_modules()
@@ -168,7 +177,9 @@ class _Probe:
             return "no layer mixes its channels"
         return tuple(through), tuple(consumers)
 
-    def _moved(self, name: str, channel: int) -> tuple[tuple[str, ...], tuple[str, ...]] | str:
+    def reach(self, name: str, channel: int) -> dict[str, list[int]] | None:
+        """Which layers' inputs move with one channel of a layer, and in which channels; None where
+        it leaves the node, or changes a shape."""
         inputs: dict[str, Tensor] = {}
 
         def act(own: str, layer: nn.Module, given: Tensor, output: Tensor) -> Tensor:
@@ -182,23 +193,31 @@ class _Probe:
 
         result = self._run(act)
         if not all(map(torch.equal, tensors_of(result), tensors_of(self.result))):
+            return None
+        found = {}
+        for own, given in inputs.items():
+            if given.shape != self.inputs[own].shape:
+                return None
+            axis = channel_axis(self.layers[own])
+            if changed := _changed(given, self.inputs[own], axis):
+                found[own] = changed
+        return found
+
+    def _moved(self, name: str, channel: int) -> tuple[tuple[str, ...], tuple[str, ...]] | str:
+        seen = self.reach(name, channel)
+        if seen is None:
             return "its channels leave the node"
         through: list[str] = []
         consumers: list[str] = []
         channels = outputs_of(self.layers[name])
-        for own, given in inputs.items():
+        for own, changed in seen.items():
             layer = self.layers[own]
-            if given.shape != self.inputs[own].shape:
-                return f"{own} takes another shape"
-            changed = _changed(given, self.inputs[own], channel_axis(layer))
-            if not changed:
-                continue
             kind = type(layer).__name__
             if own in self.often:
                 return f"they reach {own}, which runs several times"
             if not (mixes(layer) or separates(layer)):
                 return f"they reach {own}, a {kind}, whose numbers cannot be cut channel by channel"
-            size = given.shape[channel_axis(layer)]
+            size = self.inputs[own].shape[channel_axis(layer)]
             if changed != [channel] or size != channels:
                 return f"one of them moves {len(changed)} of the {size} inputs of {own}"
             (consumers if mixes(layer) else through).append(own)

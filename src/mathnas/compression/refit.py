@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mathnas.compression.alternative import Call
+from mathnas.compression.alternative import Call, RecordedNode
 from mathnas.compression.probing import Mixing, watched
 from mathnas.compression.selection import damped
 
@@ -88,7 +89,7 @@ def weights_of(layer: nn.Module) -> Tensor:
 
 
 def seen_rows(
-    module: nn.Module, name: str, calls: list[Call] | tuple[Call, ...], seed: int
+    module: nn.Module, name: str, calls: Sequence[Call], seed: int
 ) -> list[tuple[Tensor, Tensor]] | None:
     """Inputs and outputs of a layer in a node's calls, as rows of at most `MOST_ROWS` a call; the
     same positions for every module of the same outputs.
@@ -122,12 +123,41 @@ def seen_rows(
     return found if off <= _SAME * max(1.0, float(y.abs().max())) else None
 
 
-def fit_layer(layer: nn.Module, pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Give a layer the weights of least squares for inputs and wanted outputs, in place."""
-    own = cast(Mixing, layer)
-    found = Moments.of(pairs).solved(weights_of(layer)).to(own.weight.dtype)
+def moments_of(node: RecordedNode, name: str) -> tuple[Tensor, Tensor] | None:
+    """What a choice among a layer's inputs needs: their squares and products over a node's calls,
+    less what a bias makes up for, shape (features, features), and the weights, shape (features,
+    outputs).
+
+    None where the layer is no map of rows.
+    """
+    pairs = seen_rows(node.module, name, node.calls, node.seed)
+    if pairs is None:
+        return None
+    layer = node.module.get_submodule(name)
+    gram, weights = Moments.of(pairs).inputs, weights_of(layer)
+    features = layer.get_parameter("weight")[0].numel()
+    if len(gram) > features:
+        mean = gram[:features, -1:]
+        gram = gram[:features, :features] - mean @ mean.T / gram[-1, -1]
+    return gram, weights[:features]
+
+
+def fit_to_original(node: RecordedNode, module: nn.Module, name: str) -> bool:
+    """Give a layer of a changed node, in place, the weights of least squares with which it gives
+    what it gives in the original.
+
+    False, and nothing is done, where the layer is no map of rows.
+    """
+    wanted = seen_rows(node.module, name, node.calls, node.seed)
+    found = seen_rows(module, name, node.calls, node.seed)
+    if wanted is None or found is None:
+        return False
+    layer = cast(Mixing, module.get_submodule(name))
+    pairs = [(x, y) for (x, _), (_, y) in zip(found, wanted, strict=True)]
+    weights = Moments.of(pairs).solved(weights_of(layer)).to(layer.weight.dtype)
     with torch.no_grad():
-        if own.bias is not None:
-            own.bias.copy_(found[-1])
-            found = found[:-1]
-        own.weight.copy_(found.T.reshape(own.weight.shape))
+        if layer.bias is not None:
+            layer.bias.copy_(weights[-1])
+            weights = weights[:-1]
+        layer.weight.copy_(weights.T.reshape(layer.weight.shape))
+    return True

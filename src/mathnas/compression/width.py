@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mathnas.compression.alternative import Alternative, InapplicableError, RecordedNode
-from mathnas.compression.narrowing import disagreement, narrowed
+from mathnas.compression.narrowing import difference, masked, narrowed
 from mathnas.compression.probing import Hidden, Structure, probed
-from mathnas.compression.refit import Moments, fit_layer, seen_rows, weights_of
+from mathnas.compression.refit import fit_to_original, moments_of
 from mathnas.compression.selection import elimination_order
 from mathnas.errors import InvalidInputError
 
@@ -65,7 +65,9 @@ class WidthAlternative(Alternative):
             else:
                 gone = order[: hidden.channels - count]
                 kept = torch.tensor(sorted(set(range(hidden.channels)) - set(gone)))
-                why = disagreement(made, hidden, kept, structure)
+                why = difference(
+                    masked(made, hidden, kept), narrowed(made, hidden, kept), structure.call
+                )
                 fitted = None if why is not None else _refitted(node, made, hidden, kept)
                 if fitted is None:
                     reasons.append(f"{where}: {why or 'its outputs are no numbers'}")
@@ -90,46 +92,21 @@ def _order(node: RecordedNode, hidden: Hidden) -> list[int] | None:
     """Channels in the order in which they go; None where the consumer is no map of rows."""
     known = _ORDERS.setdefault(node, {})
     if hidden not in known:
-        name = hidden.consumers[-1]
-        pairs = seen_rows(node.module, name, tuple(node.calls), node.seed)
-        if pairs is None:
+        found = moments_of(node, hidden.consumers[-1])
+        if found is None:
             return None
-        layer = node.module.get_submodule(name)
-        moments, weights = Moments.of(pairs), weights_of(layer)
-        features = layer.get_parameter("weight")[0].numel()
-        # a bias is read besides, and never goes
-        known[hidden] = elimination_order(
-            _without_bias(moments.inputs, features),
-            weights[:features],
-            features // hidden.channels,
-        )
+        gram, weights = found
+        known[hidden] = elimination_order(gram, weights, len(gram) // hidden.channels)
     return known[hidden]
-
-
-def _without_bias(gram: Tensor, features: int) -> Tensor:
-    """Squares and products of inputs, less what a constant makes up for."""
-    if len(gram) == features:
-        return gram
-    mean = gram[:features, -1:]
-    return gram[:features, :features] - mean @ mean.T / gram[-1, -1]
 
 
 def _refitted(
     node: RecordedNode, module: nn.Module, hidden: Hidden, kept: Tensor
 ) -> nn.Module | None:
     """A narrowed module whose last reader of the dimension gives what it gave in the original; None
-    where that is no map of rows any more."""
+    where that is no map of rows."""
     made = narrowed(module, hidden, kept)
-    name = hidden.consumers[-1]
-    wanted = seen_rows(node.module, name, tuple(node.calls), node.seed)
-    found = seen_rows(made, name, tuple(node.calls), node.seed)
-    if wanted is None or found is None:
-        return None
-    fit_layer(
-        made.get_submodule(name),
-        [(x, y) for (x, _), (_, y) in zip(found, wanted, strict=True)],
-    )
-    return made
+    return made if fit_to_original(node, made, hidden.consumers[-1]) else None
 
 
 def _kept_count(channels: int, share: float) -> int:
