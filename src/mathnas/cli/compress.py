@@ -76,8 +76,8 @@ def compress(
         str,
         typer.Option(
             metavar="LIST",
-            help="What every node may become: skip, width:SHARE, heads:SHARE, int8, int4; a bare "
-            "number is of the kind before it.",
+            help="What every node may become: skip, width:SHARE, heads:SHARE, kernel:SIZE, "
+            "rank:SHARE, int8, int4; a bare number is of the kind before it.",
         ),
     ] = "skip,width:0.75,0.5",
     nodes: Annotated[

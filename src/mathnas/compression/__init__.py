@@ -8,6 +8,8 @@ networks are scored against the original (`evaluator`, `scores`).
 from mathnas.compression.alternative import Alternative, Call, InapplicableError, RecordedNode
 from mathnas.compression.evaluator import ScoreEvaluator
 from mathnas.compression.heads import HeadsAlternative
+from mathnas.compression.kernels import KernelAlternative
+from mathnas.compression.low_rank import LowRankAlternative
 from mathnas.compression.nodes import CutError, find_nodes
 from mathnas.compression.quantised import QuantisedAlternative, weight_bytes
 from mathnas.compression.scores import (
@@ -31,7 +33,9 @@ __all__ = [
     "Divergence",
     "HeadsAlternative",
     "InapplicableError",
+    "KernelAlternative",
     "Loss",
+    "LowRankAlternative",
     "ModuleSupernet",
     "QuantisedAlternative",
     "RecordedNode",

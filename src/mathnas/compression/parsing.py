@@ -7,6 +7,8 @@ from functools import partial
 
 from mathnas.compression.alternative import Alternative
 from mathnas.compression.heads import HeadsAlternative
+from mathnas.compression.kernels import KernelAlternative
+from mathnas.compression.low_rank import LowRankAlternative
 from mathnas.compression.quantised import BITS, QuantisedAlternative
 from mathnas.compression.skip import SkipAlternative
 from mathnas.compression.width import WidthAlternative
@@ -16,9 +18,11 @@ _PLAIN: dict[str, Callable[[], Alternative]] = {
     "skip": SkipAlternative,
     **{f"int{bits}": partial(QuantisedAlternative, bits) for bits in BITS},
 }
-_SHARED: dict[str, Callable[[float], Alternative]] = {
-    "heads": HeadsAlternative,
-    "width": WidthAlternative,
+_NUMBERED: dict[str, tuple[str, Callable[[float], Alternative]]] = {
+    "heads": ("SHARE", HeadsAlternative),
+    "kernel": ("SIZE", lambda size: KernelAlternative(_whole(size))),
+    "rank": ("SHARE", LowRankAlternative),
+    "width": ("SHARE", WidthAlternative),
 }
 
 
@@ -40,12 +44,13 @@ def read_alternatives(text: str) -> list[Alternative]:
             kind = name
         elif kind:
             number = name
-        if kind not in _SHARED or not _is_number(number):
+        if kind not in _NUMBERED or not _is_number(number):
+            known = [*_PLAIN, *(f"{own}:{what}" for own, (what, _) in _NUMBERED.items())]
             raise InvalidInputError(
-                f"alternatives are {', '.join([*_PLAIN, *(f'{own}:SHARE' for own in _SHARED)])}, "
-                f"separated by commas, as in skip,width:0.75,0.5,int8, but got {word!r}."
+                f"alternatives are {', '.join(known)}, separated by commas, as in "
+                f"skip,width:0.75,0.5,int8, but got {word!r}."
             )
-        found.append(_SHARED[kind](float(number)))
+        found.append(_NUMBERED[kind][1](float(number)))
     names = [one.name for one in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -59,3 +64,9 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise InvalidInputError(f"a kernel's size is a whole number, but got {number:g}.")
+    return int(number)
