@@ -1,9 +1,9 @@
 """The whole way on a trained supernet: SuperViT's small variant on CIFAR-10.
 
     MATHNAS_DATA=... python benchmarks/cifar10_supervit.py --folder work [--workers 2]
-        [--accept-noise] [--supernet benchmarks/supernets/cifar10_supervit.safetensors]
+        --supernet fourth/supernet.safetensors [--accept-noise]
 
-The supernet was trained by the commands that `benchmarks/supernets/README.md` tells: half of the
+The supernet is trained by the commands that `benchmarks/supernets/README.md` tells: half of the
 published widths, all 195 blocks. Images: the 5,000 training images that were held out estimate
 blocks ("held out"); the 10,000 test images validate ("test"). Everything that is measured is kept
 in studies in the folder, so the script goes on where it was stopped.
@@ -23,13 +23,11 @@ import torch
 from _cifar10 import QUICK, SEED, Bench, Sizes, extremes, prediction, searches
 from _machine import header
 
-SUPERNET = Path("benchmarks/supernets/cifar10_supervit.safetensors")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--supernet", type=Path, default=SUPERNET)
+    parser.add_argument("--supernet", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--accept-noise", action="store_true", help="times beside other work")
     parser.add_argument("--quick", action="store_true", help="few networks and images: a trial")
