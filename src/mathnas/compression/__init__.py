@@ -6,6 +6,8 @@ networks are scored against the original (`evaluator`, `scores`).
 """
 
 from mathnas.compression.alternative import Alternative, Call, InapplicableError, RecordedNode
+from mathnas.compression.chained import ChainedAlternative
+from mathnas.compression.custom import FactoryAlternative
 from mathnas.compression.evaluator import ScoreEvaluator
 from mathnas.compression.heads import HeadsAlternative
 from mathnas.compression.kernels import KernelAlternative
@@ -28,9 +30,11 @@ __all__ = [
     "Accuracy",
     "Alternative",
     "Call",
+    "ChainedAlternative",
     "CosineDistance",
     "CutError",
     "Divergence",
+    "FactoryAlternative",
     "HeadsAlternative",
     "InapplicableError",
     "KernelAlternative",
