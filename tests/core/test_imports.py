@@ -81,7 +81,7 @@ TEXT = {
     *("space", "tokens"),
 }
 COMPRESSION = {
-    *("errors", "_progress", "_threads", "evaluation", "metrics", "nets", "space"),
+    *("errors", "_files", "_progress", "_threads", "evaluation", "metrics", "nets", "space"),
 }
 CORE = {
     *FLOW,

@@ -9,6 +9,7 @@ from mathnas.compression.alternative import Alternative, Call, InapplicableError
 from mathnas.compression.chained import ChainedAlternative
 from mathnas.compression.custom import FactoryAlternative
 from mathnas.compression.evaluator import ScoreEvaluator
+from mathnas.compression.export import Agreement, CompressedFile, export_compressed
 from mathnas.compression.heads import HeadsAlternative
 from mathnas.compression.kernels import KernelAlternative
 from mathnas.compression.low_rank import LowRankAlternative
@@ -28,9 +29,11 @@ from mathnas.compression.width import WidthAlternative
 
 __all__ = [
     "Accuracy",
+    "Agreement",
     "Alternative",
     "Call",
     "ChainedAlternative",
+    "CompressedFile",
     "CosineDistance",
     "CutError",
     "Divergence",
@@ -49,6 +52,7 @@ __all__ = [
     "SkipAlternative",
     "UserScore",
     "WidthAlternative",
+    "export_compressed",
     "find_nodes",
     "from_module",
     "weight_bytes",

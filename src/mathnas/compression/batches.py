@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
@@ -49,30 +50,27 @@ def first_tensor(value: object) -> Tensor:
     return found
 
 
+def mapped(value: object, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same value with other tensors, each made of the one in its place, in their order."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        made = [mapped(item, function) for item in value]
+        # a named tuple takes its fields one by one
+        return type(value)(*made) if hasattr(value, "_fields") else tuple(made)
+    if isinstance(value, list):
+        return [mapped(item, function) for item in value]
+    if isinstance(value, Mapping):
+        return cast("Any", type(value))(
+            {key: mapped(item, function) for key, item in value.items()}
+        )
+    return value
+
+
 def replaced_first(value: object, tensor: Tensor) -> object:
     """The same value with another first tensor."""
-    if isinstance(value, Tensor):
-        return tensor
-    done = False
-
-    def walk(item: object) -> object:
-        nonlocal done
-        if done:
-            return item
-        if isinstance(item, Tensor):
-            done = True
-            return tensor
-        if isinstance(item, tuple):
-            made: list[Any] = [walk(one) for one in item]
-            # a named tuple takes its fields one by one
-            return type(item)(*made) if hasattr(item, "_fields") else tuple(made)
-        if isinstance(item, list):
-            return [walk(one) for one in item]
-        if isinstance(item, Mapping):
-            return cast("Any", type(item))({key: walk(one) for key, one in item.items()})
-        return item
-
-    return walk(value)
+    others = chain([tensor], islice(tensors_of(value), 1, None))
+    return mapped(value, lambda _: next(others))
 
 
 def sample_count(batch: Batch) -> int:

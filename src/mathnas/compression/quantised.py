@@ -57,9 +57,7 @@ class QuantisedAlternative(Alternative):
         for layer in layers:
             weight, scales = rounded(layer.weight, self.bits)
             layer.weight = nn.Parameter(weight, requires_grad=False)
-            # plain attributes: no weights of the network
-            setattr(layer, _BITS, self.bits)
-            setattr(layer, _SCALES, scales)
+            with_scales(layer, self.bits, scales)
         return made
 
 
@@ -92,6 +90,13 @@ def quantised_bits(layer: nn.Module) -> tuple[int, Tensor] | None:
     """Bits and scales of a layer whose weights are on a grid; None for others."""
     bits = getattr(layer, _BITS, None)
     return None if bits is None else (int(bits), getattr(layer, _SCALES))
+
+
+def with_scales(layer: nn.Module, bits: int, scales: Tensor) -> None:
+    """Say of a layer that its weights are on a grid, in place."""
+    # plain attributes: no weights of the network
+    setattr(layer, _BITS, bits)
+    setattr(layer, _SCALES, scales)
 
 
 def weight_bytes(module: nn.Module) -> int:

@@ -329,6 +329,7 @@ def exported(
     output_names: Sequence[str],
     *,
     open_shapes: tuple[object, ...] | None = None,
+    opset: int | None = None,
 ) -> onnx.ModelProto:
     """The graph of a module with several inputs and outputs; it is not compared with the module.
 
@@ -336,6 +337,7 @@ def exported(
         module: in evaluation mode.
         open_shapes: for each input which of its sizes are left open, as in `torch.export`; None
             fixes all to the examples'.
+        opset: version of ONNX's operators; by default the exporter's.
 
     Raises:
         InvalidInputError: the module is in training mode.
@@ -352,6 +354,7 @@ def exported(
             input_names=list(input_names),
             output_names=list(output_names),
             dynamic_shapes=open_shapes,
+            opset_version=opset,
             dynamo=True,
             verbose=False,
         )
