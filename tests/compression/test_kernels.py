@@ -37,6 +37,14 @@ def test_the_centre_stays_and_the_next_layer_is_fitted_again() -> None:
 
 
 @torch.no_grad()
+def test_the_projection_makes_up_for_it_and_not_the_gate() -> None:
+    node = recorded(wide(), maps(8))
+    before, after = node.module.state_dict(), KernelAlternative(3).build(node).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"depthwise.weight", "project.weight"}
+
+
+@torch.no_grad()
 def test_a_ring_of_zeros_is_no_loss() -> None:
     module = wide()
     module.depthwise.weight[:, :, [0, 4]] = 0

@@ -14,6 +14,8 @@ from mathnas.compression.probing import Probe
 from mathnas.compression.refit import fit_to_original
 from mathnas.errors import InvalidInputError
 
+_LEAST_MACS = 0.02  # of a node's, of a layer that can make up for a kernel
+
 
 class KernelAlternative(Alternative):
     """The node with the centres of its larger square kernels; the layer that reads what they make
@@ -59,7 +61,10 @@ class KernelAlternative(Alternative):
             )
         for name in larger:
             following = probe.order[probe.order.index(name) + 1 :]
-            reader = next((one for one in following if one in probe.mixing), None)
+            # a gate on the way has next to none
+            least = _LEAST_MACS * sum(probe.macs.values())
+            able = (one for one in following if one in probe.mixing and probe.macs[one] >= least)
+            reader = next(able, None)
             if reader is not None and reader not in larger:
                 fit_to_original(node, made, reader)
         return made
