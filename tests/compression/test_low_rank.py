@@ -78,3 +78,27 @@ def test_what_is_too_small_is_refused() -> None:
         LowRankAlternative(0.5).build(node)
     with pytest.raises(InvalidInputError, match="above 0 and below 1"):
         LowRankAlternative(2.0)
+
+
+@torch.no_grad()
+def test_layers_whose_weights_are_taken_are_left() -> None:
+    """The fast path of torch's own transformer layers takes the weights of all its layers."""
+    torch.manual_seed(0)
+
+    class Curious(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.second(self.first(x)) * self.second.weight.mean()
+            return found
+
+    x = torch.randn(6, 9, 16)
+    made = LowRankAlternative(0.5).build(recorded(Curious().eval(), x))
+    assert {name for name, _ in made.named_parameters()} == {
+        *("first.0.weight", "first.1.weight", "first.1.bias", "second.weight", "second.bias")
+    }
+    fast = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    with pytest.raises(InapplicableError, match=r"around linear\d in node asks more of it \(Attr"):
+        LowRankAlternative(0.5).build(recorded(fast, x))

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mathnas.compression.alternative import Alternative, InapplicableError, RecordedNode
+from mathnas.compression.alternative import Alternative, Call, InapplicableError, RecordedNode
 from mathnas.compression.refit import Moments, seen_rows, weights_of
 from mathnas.compression.selection import damped
 from mathnas.errors import InvalidInputError
@@ -18,6 +18,9 @@ _LEAST = 16  # inputs and outputs of a layer that is worth two
 
 class LowRankAlternative(Alternative):
     """The node whose linear layers and 1x1 convolutions are products of two thinner ones.
+
+    Left as they are: layers whose weights the node's code takes besides calling them, or instead,
+    as torch's own transformer layers do.
 
     A layer keeps the directions in which its outputs vary most on the samples: the singular vectors
     of its weights after whitening by its inputs (as in data-aware low-rank approximation), and its
@@ -40,7 +43,7 @@ class LowRankAlternative(Alternative):
 
     def build(self, node: RecordedNode) -> nn.Module:
         made = copy.deepcopy(node.module)
-        changed = 0
+        changed, why = 0, f"{node.name} runs none"
         for name, layer in node.module.named_modules():
             # a class of one's own may do more than its weights say
             if type(layer) is not nn.Linear and not _is_pointwise(layer):
@@ -50,15 +53,32 @@ class LowRankAlternative(Alternative):
             if not name or min(inputs, outputs) < _LEAST or rank < 1:
                 continue
             pairs = seen_rows(node.module, name, node.calls, node.seed)
-            if pairs is not None:
-                made.set_submodule(name, _factored(layer, Moments.of(pairs).inputs, rank))
+            if pairs is None:
+                continue
+            before = made.get_submodule(name)
+            made.set_submodule(name, _factored(layer, Moments.of(pairs).inputs, rank))
+            asked = _asked(node.calls[0], made)
+            if asked is None:
                 changed += 1
+            else:
+                made.set_submodule(name, before)
+                why = f"the code around {name} in {node.name} asks more of it ({asked})"
         if not changed:
             raise InapplicableError(
                 f"linear layers and 1x1 convolutions of at least {_LEAST} inputs and outputs are "
-                f"factored, but {node.name} runs none."
+                f"factored, but {why}."
             )
         return made.eval()
+
+
+def _asked(call: Call, made: nn.Module) -> str | None:
+    """What a node's code asks of a layer that two layers have not; None where it only calls it."""
+    try:
+        with torch.no_grad():
+            call.run(made)
+    except Exception as error:  # whatever the model's code raises
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _is_pointwise(layer: nn.Module) -> bool:
