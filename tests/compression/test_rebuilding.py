@@ -15,6 +15,7 @@ import torch
 from compression_cases import Scaled, batches, pictures
 from torch import nn
 
+from mathnas import InvalidInputError
 from mathnas.compression.batches import Batch
 from mathnas.compression.custom import FactoryAlternative
 from mathnas.compression.export import export_compressed
@@ -134,6 +135,18 @@ def test_what_a_file_cannot_tell_is_refused(tmp_path: Path) -> None:
     scaled = net.extract(("scaled:2.0", *original[1:]))
     make = "rebuilt_model:convolutional"
     assert export_compressed(scaled, path, pictures(), make=make).difference <= 1e-6
+
+
+@torch.no_grad()
+def test_python_files_of_others_are_left(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, make = rebuilt_model.convolutional().eval(), "rebuilt_model:convolutional"
+    (tmp_path / "net.py").write_text("mine = 1\n")
+    with pytest.raises(InvalidInputError, match=r"net.py is written beside net.safetensors, but"):
+        export_compressed(model, tmp_path / "net.safetensors", pictures(), make=make)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.py"]
+    for _ in range(2):  # what it wrote itself, it replaces
+        export_compressed(model, tmp_path / "other.safetensors", pictures(), make=make)
 
 
 def test_an_original_that_needs_mathnas_is_refused(

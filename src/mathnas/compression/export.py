@@ -128,7 +128,8 @@ def export_compressed(
 
     Raises:
         InvalidInputError: the suffix is unknown, the network is in training mode, or an argument
-            is not for this format.
+            is not for this format; or a Python file that mathnas did not write has the name of the
+            one beside a ``.safetensors`` file.
         ExportError: torch cannot export the network, file and network disagree, or the network
             cannot be made again from the original; nothing is written.
         FileFormatError: the file cannot be written.

@@ -30,11 +30,13 @@ from mathnas.compression.batches import Batch
 from mathnas.compression.flattened import call_of
 from mathnas.compression.levels import levels_of
 from mathnas.compression.skip import Skip
+from mathnas.errors import InvalidInputError
 from mathnas.nets.agreement import ExportError, check_agreement
 from mathnas.nets.tensors import write_tensors
 
 FORMAT, VERSION = "mathnas-compressed", 1
 REBUILT_TOLERANCE = 1e-6  # the same layers compute the same, but for the order of sums
+_OWN = '"""A compressed network: the original'  # how a file that may be replaced begins
 _SECONDS = 600  # for the new process
 
 
@@ -88,9 +90,18 @@ def write_rebuildable(
         The largest difference that was found.
 
     Raises:
+        InvalidInputError: a Python file of that name is there that is none of these.
         ExportError: the network cannot be made again from the original.
         FileFormatError: a file cannot be written.
     """
+    script = path.with_suffix(".py")
+    if script.exists() and not script.read_text(encoding="utf-8", errors="replace").startswith(
+        _OWN
+    ):
+        raise InvalidInputError(
+            f"{script.name} is written beside {path.name}, but there is one that mathnas did not "
+            "write: take another name."
+        )
     changes = changes_between(_original(make), network)
     stored = _stored(network)
     code = _TEMPLATE.format(
@@ -110,7 +121,7 @@ def write_rebuildable(
         (trial / f"{path.stem}.py").write_text(code, encoding="utf-8")
         difference = _tried(trial, path.stem, examples, expected, tolerance)
     write_tensors(path, stored.tensors, record)
-    with replacing(path.with_suffix(".py")) as temporary:
+    with replacing(script) as temporary:
         temporary.write_text(code, encoding="utf-8")
     return difference
 
