@@ -89,6 +89,24 @@ def test_a_model_becomes_a_smaller_graph(folder: Path, capsys: pytest.CaptureFix
         assert found.shape == (count, 10)
 
 
+def test_rounded_weights_are_integers_and_files_need_no_mathnas(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--limit", "macs=-1%", "--alternatives", "width:0.75+int8", "--nodes", "blocks.*"]
+    assert main(arguments(*own)) == 0
+    graph = onnx.load(folder / "small.onnx")
+    assert "DequantizeLinear" in {node.op_type for node in graph.graph.node}
+    assert main(arguments(*own, output="small.pt2")) == 0
+    assert main(arguments(*own, output="small.safetensors")) == 0
+    assert (folder / "small.pt2").exists()
+    assert "own_model_to_compress:make_model" in (folder / "small.py").read_text(encoding="utf-8")
+    assert main(arguments(*own, output="small.safetensors")) == 1
+    (folder / "small.safetensors").unlink()
+    capsys.readouterr()
+    assert main(arguments(*own, output="small.safetensors")) == 1
+    assert "small.py is there already" in capsys.readouterr().err
+
+
 def test_the_same_command_goes_on_where_it_was_stopped(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _LATENCY = "latency_ms"
 _BATCH = 16
+_SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
         "compress",
         help="Fit a trained PyTorch model to limits, without training: its blocks get "
         "alternatives, what each does to the outputs is estimated on unlabelled images, and the "
-        "best combination is solved for and written as ONNX. What was measured is kept in a "
+        "best combination is solved for and written to a file. What was measured is kept in a "
         "study: the same command goes on where it was stopped.",
         epilog="Examples:\n\n"
         "mathnas compress my_package:make_model --data folder:images --limit macs=-25% "
@@ -62,7 +63,16 @@ def compress(
             "this folder.",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.onnx")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="NAME.onnx; NAME.pt2, a program of torch.export; or NAME.safetensors, with a "
+            "NAME.py that makes the network again.",
+        ),
+    ],
     data: Annotated[
         str,
         typer.Option(
@@ -112,7 +122,7 @@ def compress(
     _check(output, limit, samples)
     at_least_one("--threads", threads)
     with needing("compressing a model", "torch"):
-        from mathnas.compression import ScoreEvaluator, from_module
+        from mathnas.compression import ScoreEvaluator, export_compressed, from_module
         from mathnas.compression.parsing import read_alternatives
     wanted = read_alternatives(alternatives)
     original = _model(model)
@@ -137,7 +147,12 @@ def compress(
         ],
     }
     if isinstance(answer, Answer):
-        _write(supernet, answer, images[:1], output)
+        export_compressed(
+            supernet.extract(answer.network),
+            output,
+            images[:1],
+            make=model if output.suffix == ".safetensors" else None,
+        )
         told["output"] = str(output)
     if as_json:
         print_json(told)
@@ -153,9 +168,6 @@ def compress(
     if not isinstance(answer, Answer):
         raise typer.Exit(1)
     if not as_json:
-        rounded = sum(name.startswith("int") for name in answer.blocks.values())
-        if rounded:
-            typer.echo(f"rounded weights of {rounded} nodes are stored as floats in this file.")
         typer.echo(f"written: {output}")
 
 
@@ -194,12 +206,14 @@ class _Work:
 
 
 def _check(output: Path, limit: Sequence[str] | None, samples: int) -> None:
-    if output.suffix != ".onnx":
+    if output.suffix not in _SUFFIXES:
         raise InvalidInputError(
-            f"a compressed model is written as NAME.onnx, but got {output.name!r}."
+            f"a compressed model is written as {', '.join(f'NAME{own}' for own in _SUFFIXES)}, but "
+            f"got {output.name!r}."
         )
-    if output.exists():
-        raise InvalidInputError(f"{output} is there already: take another name, or remove it.")
+    for path in (output, output.with_suffix(".py"))[: 1 + (output.suffix == ".safetensors")]:
+        if path.exists():
+            raise InvalidInputError(f"{path} is there already: take another name, or remove it.")
     if not limit:
         raise InvalidInputError(
             "a compressed model meets limits, but there is none: write --limit macs=-25%, or "
@@ -242,15 +256,3 @@ def _latency(
         supernet.space.reference,
         accept_noise=accept_noise,
     )
-
-
-def _write(supernet: ModuleSupernet, answer: Answer, example: Tensor, output: Path) -> None:
-    with needing("writing ONNX", "onnx"):
-        from mathnas.nets.onnx_export import export_onnx
-    from mathnas._files import replacing
-
-    graph = export_onnx(
-        supernet.extract(answer.network), example.repeat(2, 1, 1, 1), any_batch=True
-    )
-    with replacing(output) as file:
-        file.write_bytes(graph.SerializeToString())
