@@ -28,10 +28,14 @@ class Levels:
     scales: Tensor
 
     @property
+    def factors(self) -> Tensor:
+        """The scales in a shape that multiplies steps, (outputs, 1, ...)."""
+        return self.scales.reshape(-1, *[1] * (self.steps.ndim - 1))
+
+    @property
     def values(self) -> Tensor:
         """The weight that the steps stand for."""
-        shape = (-1, *[1] * (self.steps.ndim - 1))
-        return self.steps.to(self.scales.dtype) * self.scales.reshape(shape)
+        return self.steps.to(self.scales.dtype) * self.factors
 
     @property
     def packed(self) -> Tensor:

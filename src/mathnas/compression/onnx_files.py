@@ -29,7 +29,7 @@ from mathnas.nets.agreement import TOLERANCE, ExportError
 from mathnas.nets.folding import folding
 from mathnas.nets.onnx_export import exported
 
-_OPSET_OF_4_BITS = 21
+_OPSET_OF_4_BITS = 21  # of ONNX's operators, the first that take them
 
 
 def compressed_graph(
@@ -41,8 +41,9 @@ def compressed_graph(
 ) -> onnx.ModelProto:
     """The graph of a network; it is not compared with the network.
 
-    Rounded weights are stored as integers of their bits and scales, and `DequantizeLinear` makes
-    floating point of them. Normalisations are folded into the convolutions before them.
+    Rounded weights are stored as integers of their bits, with a scale for each output channel;
+    engines make floating point of them when they load the graph. Normalisations are folded into the
+    convolutions before them.
 
     Args:
         network: in evaluation mode.
@@ -50,7 +51,8 @@ def compressed_graph(
         any_batch: leave the batch open.
         activations: batches on which the ranges of activations are found. With them, layers whose
             weights have 8 bits compute with integers of 8 bits (onnxruntime's static quantiser:
-            pairs of `QuantizeLinear` and `DequantizeLinear`, a scale for each output channel).
+            pairs of `QuantizeLinear` and `DequantizeLinear`, a scale for each output channel of the
+            weights, unsigned activations).
 
     Raises:
         ExportError: torch cannot export the network; says what it said.
@@ -68,6 +70,8 @@ def compressed_graph(
         return _with_levels(graph, levels)
     integers = {name for name, own in levels.items() if own.bits == 8}
     names = [name for weight in integers for name in _readers(graph, weight)]
+    # what bounds an output also bounds its range
+    names += _bounding(graph, set(names))
     graph = _with_values(graph, {name: levels[name] for name in integers})
     graph = _with_levels(graph, {name: levels[name] for name in levels if name not in integers})
     return _static(graph, names, _Samples(Flattened(network, example), activations))
@@ -190,33 +194,30 @@ def _exported(
 
 
 def _with_levels(graph: onnx.ModelProto, levels: Mapping[str, Levels]) -> onnx.ModelProto:
-    """The graph with stored integers in the places of inputs."""
+    """The graph with stored integers and scales in the places of inputs.
+
+    A product of constants is computed once, when an engine loads the graph; `DequantizeLinear`
+    would be computed in every run.
+    """
     nodes = []
-    apart = any(own.version >= _OPSET_OF_4_BITS for own in graph.opset_import if not own.domain)
     for name, own in levels.items():
         kind = onnx.TensorProto.INT8 if own.bits == 8 else onnx.TensorProto.INT4
-        shape, made = list(own.steps.shape), name
-        # from this version on, onnxruntime lets a layer that reads such a matrix directly compute
-        # with activations of 8 bits, too
-        if apart and len(shape) == 2:
-            shape, made = [*shape, 1], f"{name}.column"
-            axes = onnx.numpy_helper.from_array(np.array([2]), f"{name}.axes")
-            graph.graph.initializer.append(axes)
-            nodes.append(
-                onnx.helper.make_node("Squeeze", [made, axes.name], [name], name=f"{name}.matrix")
-            )
         steps = onnx.helper.make_tensor(
-            f"{name}.steps", kind, shape, own.packed.numpy(force=True).tobytes(), raw=True
+            f"{name}.steps",
+            kind,
+            list(own.steps.shape),
+            own.packed.numpy(force=True).tobytes(),
+            raw=True,
         )
-        scales = onnx.numpy_helper.from_array(own.scales.numpy(force=True), f"{name}.scales")
+        scales = onnx.numpy_helper.from_array(own.factors.numpy(force=True), f"{name}.scales")
         graph.graph.initializer.extend([steps, scales])
-        inputs = [steps.name, scales.name]
-        nodes.insert(
-            0,
+        whole = f"{name}.whole"
+        nodes += [
             onnx.helper.make_node(
-                "DequantizeLinear", inputs, [made], name=f"{name}.values", axis=0
+                "Cast", [steps.name], [whole], name=f"{name}.cast", to=onnx.TensorProto.FLOAT
             ),
-        )
+            onnx.helper.make_node("Mul", [whole, scales.name], [name], name=f"{name}.values"),
+        ]
     return _without_inputs(graph, set(levels), nodes)
 
 
@@ -261,6 +262,16 @@ def _readers(graph: onnx.ModelProto, weight: str) -> list[str]:
     return found
 
 
+def _bounding(graph: onnx.ModelProto, names: set[str]) -> list[str]:
+    """Names of the activations that follow nodes directly and cut off their outputs."""
+    outputs = {own for node in graph.graph.node if node.name in names for own in node.output}
+    return [
+        node.name
+        for node in graph.graph.node
+        if node.op_type in ("Relu", "Clip") and node.input[0] in outputs
+    ]
+
+
 # ---- activations --------------------------------------------------------------------------------
 
 
@@ -288,6 +299,8 @@ def _static(graph: onnx.ModelProto, names: Sequence[str], samples: _Samples) -> 
             samples,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
+            # processors multiply unsigned by signed numbers
+            activation_type=quantization.QuantType.QUInt8,
             nodes_to_quantize=list(names),
         )
         return onnx.load(target)

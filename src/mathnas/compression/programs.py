@@ -42,6 +42,8 @@ def compressed_program(network: nn.Module, example: Batch, *, any_batch: bool = 
             program = torch.export.export(
                 with_integers(network), args, kwargs, dynamic_shapes=shapes
             )
+        # samples are the user's, and may be larger than the network
+        program.example_inputs = None
         for node in program.graph.nodes:
             # where on this machine each line of code was: most of a small file
             node.meta.pop("stack_trace", None)
