@@ -369,10 +369,12 @@ def _any(batch: bool, inputs: int) -> tuple[object, ...] | None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep torch's exporter from warning about packages that it does not need here."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep torch's exporter from warning about packages that it does not need here, and of
+    constants that it leaves to engines."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript.optimizer")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -381,4 +383,5 @@ def _quiet_exporter() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*The axis name: .* will not be used")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
