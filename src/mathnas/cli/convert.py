@@ -16,13 +16,14 @@ def register(app: typer.Typer) -> None:
     app.command(
         "convert",
         help="Make a supernet file of public weights, which the other commands read: a "
-        "once-for-all MobileNetV3, a weight-sharing network of NAS-Bench-201, or a "
-        "SuperTransformer of HAT. Nothing in the checkpoint is run, and every tensor must be one "
-        "of that supernet.",
+        "once-for-all MobileNetV3, a weight-sharing network of NAS-Bench-201, a SuperTransformer "
+        "of HAT, or NASViT's SuperViT (whose licence forbids commercial use). Nothing in the "
+        "checkpoint is run, and every tensor must be one of that supernet.",
         epilog="Examples:\n\n"
         "mathnas convert ofa_mbv3_d234_e346_k357_w1.2 --kind once-for-all -o ofa.safetensors\n\n"
         "mathnas convert HAT_wmt14ende_super_space0.pt --kind hat "
-        "--space supertransformer:positions=640 -o hat.safetensors",
+        "--space supertransformer:positions=640 -o hat.safetensors\n\n"
+        "mathnas convert ckpt_360.pth --kind nasvit --resolution 224 -o nasvit224.safetensors",
     )(convert)
 
 
