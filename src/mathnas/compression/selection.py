@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 DAMPING = 1e-3  # of the mean square of an input, added to the squares
+_SHRINK = 7 / 8  # of the channels are left: then the others' rows and columns are dropped
 
 
 def damped(gram: Tensor) -> Tensor:
     """A Gram matrix that can be inverted."""
     size = float(gram.diagonal().mean())
-    return gram + DAMPING * max(size, 1e-12) * torch.eye(len(gram), dtype=gram.dtype)
+    return gram + DAMPING * max(size, 1e-12) * torch.eye(len(gram)).to(gram)
 
 
 def elimination_order(gram: Tensor, weights: Tensor, group: int = 1) -> list[int]:
@@ -30,20 +31,25 @@ def elimination_order(gram: Tensor, weights: Tensor, group: int = 1) -> list[int
     """
     inverse = torch.linalg.inv(damped(gram))
     rest = weights.double().clone()
-    left = torch.ones(len(gram) // group, dtype=torch.bool)
+    names = torch.arange(len(gram) // group)
+    left = torch.ones(len(names), dtype=torch.bool)
     order: list[int] = []
-    while bool(left.any()):
+    while len(names):
         channel = _least_needed(inverse, rest, left, group)
         own = slice(channel * group, (channel + 1) * group)
         block = torch.linalg.inv(inverse[own, own])
         column = inverse[:, own].clone()
-        rest -= column @ (block @ rest[own])
-        inverse -= column @ block @ column.T
+        rest.addmm_(column, block @ rest[own], alpha=-1)
+        inverse.addmm_(column @ block, column.T, alpha=-1)
         # gone: nothing is left to be made up there
         inverse[own], inverse[:, own] = 0.0, 0.0
         rest[own] = 0.0
         left[channel] = False
-        order.append(channel)
+        order.append(int(names[channel]))
+        if int(left.sum()) <= _SHRINK * len(left):
+            columns = left.repeat_interleave(group)
+            inverse, rest = inverse[columns][:, columns], rest[columns]
+            names, left = names[left], left[left]
     return order
 
 
@@ -55,7 +61,7 @@ def _least_needed(inverse: Tensor, weights: Tensor, left: Tensor, group: int) ->
     count = len(left)
     blocks = inverse.reshape(count, group, count, group).diagonal(dim1=0, dim2=2)
     rows = weights.reshape(count, group, -1)
-    lost = torch.full((count,), torch.inf, dtype=inverse.dtype)
+    lost = inverse.new_full((count,), torch.inf)
     found = torch.linalg.solve(blocks.permute(2, 0, 1)[left], rows[left])
     lost[left] = (rows[left] * found).sum((1, 2))
     return int(lost.argmin())
