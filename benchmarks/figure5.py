@@ -5,7 +5,7 @@
 1. MACs and parameters of MathNAS-T1 to T5, counted from their public configurations. Parameters in
    three conventions: of the extracted network, of all sliced layers, and as publications count them
    (see `mathnas.spaces.supervit.Costs`). Accuracies are copied from the paper's print.
-2. The peers, all as their own papers print them.
+2. The peers, as published; docs/supernets.md tells from where.
 3. Which peers have a top-1 at least as high with no more MACs. This compares prints: accuracies
    come from different trainings, and none was measured here.
 
