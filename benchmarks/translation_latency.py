@@ -82,13 +82,13 @@ def main() -> None:
     print(f"torch {torch.__version__}, 1 thread; {space.name}; 30 to 30 tokens, beam 5")
     drawn = random_networks(space, RANDOM + FRESH, SEED)
     balanced = mn.balanced_sampling(space, BALANCED, seed=SEED + 1).networks
+    everything = [*drawn[:RANDOM], *balanced]
     known = {
         f"{RANDOM} random networks": drawn[:RANDOM],
         f"{BALANCED} balanced networks": balanced,
-        f"all {RANDOM + BALANCED}": [*drawn[:RANDOM], *balanced],
+        f"all {RANDOM + BALANCED}": everything,
     }
     fresh = [*drawn[RANDOM:], *random_networks(space, FRESH, SEED + 1)]
-    everything = list(known.values())[-1]
     study = measured(options.folder, "known", net, everything)
     later = measured(options.folder, "fresh", net, fresh)
     again = fresh[:AGAIN]
@@ -98,7 +98,7 @@ def main() -> None:
         clock = "by the clock" if metric == "latency_ms" else "processor time"
         span = f"{actual.min():.0f} to {actual.max():.0f} ms"
         print(f"\n## {len(fresh)} fresh networks, {clock}: {span}")
-        found: dict[str, Floats] = {}
+        found: list[tuple[str, Floats]] = []
         for name, networks in known.items():
             with tempfile.TemporaryDirectory() as folder, mn.Study(f"{folder}/s", space) as part:
                 wanted = set(networks)
@@ -107,24 +107,26 @@ def main() -> None:
                 line = fitted_line(space, networks, values_of(study, metric, networks))
                 prior = table_of_macs(space, metric, line.convert().coef)
                 centred = mn.fit(part, [metric], method="regression", prior=prior)
-            found[f"table of {name}"] = table.predict(fresh, metric)
-            found["... MACs as the effects' prior" + " " * len(found)] = centred.predict(
-                fresh, metric
-            )
+            table_of_all = table.predict(fresh, metric)  # the last one is
+            found += [
+                (f"table of {name}", table_of_all),
+                ("... MACs as the effects' prior", centred.predict(fresh, metric)),
+            ]
         learnt = values_of(study, metric, everything)
         perceptron = hat_latency_predictor(space, seed=SEED)
         perceptron.fit(everything, learnt)
         features = [_with_one(hat_features(space, own)) for own in (everything, fresh)]
         weights = np.linalg.lstsq(features[0], learnt, rcond=None)[0]
         line = fitted_line(space, everything, learnt)
-        found["HAT's perceptron on ten averages"] = perceptron.predict(fresh)
-        found["linear in the ten averages"] = features[1] @ weights
-        found["linear in MACs"] = np.asarray(line(space.macs(fresh)), dtype=np.float64)
+        found += [
+            ("HAT's perceptron on ten averages", perceptron.predict(fresh)),
+            ("linear in the ten averages", features[1] @ weights),
+            ("linear in MACs", np.asarray(line(space.macs(fresh)), dtype=np.float64)),
+        ]
         repeated = told(values_of(anew, metric, again), values_of(later, metric, again))
         print(f"{f'{len(again)} measured anew':34} {repeated}")
-        for name, values in found.items():
-            print(f"{name.rstrip():34} {told(values, actual)}")
-        table_of_all = found[f"table of all {len(everything)}"]
+        for name, values in found:
+            print(f"{name:34} {told(values, actual)}")
         depths = np.array([space.to_config(one)["decoder_layer_num"] for one in fresh])
         for depth in range(1, space.decoder_layers + 1):
             of_depth = actual[depths == depth]
