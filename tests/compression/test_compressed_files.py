@@ -18,9 +18,15 @@ from torch import Tensor, nn
 
 from mathnas import InvalidInputError
 from mathnas.compression.alternative import Call, RecordedNode
-from mathnas.compression.batches import first_tensor, run, tensors_of
+from mathnas.compression.batches import (
+    first_samples,
+    first_tensor,
+    run,
+    sample_count,
+    tensors_of,
+)
 from mathnas.compression.export import export_compressed
-from mathnas.compression.flattened import Flattened, doubled, first_sample
+from mathnas.compression.flattened import Flattened, doubled
 from mathnas.compression.levels import levels_of
 from mathnas.compression.onnx_files import compressed_graph, run_graph
 from mathnas.compression.programs import compressed_program, run_program, with_integers
@@ -86,7 +92,7 @@ def test_inputs_and_outputs_are_called_as_in_the_code() -> None:
 
 def test_samples_are_doubled_and_cut_where_they_are_samples() -> None:
     batch = {"x": torch.arange(3), "table": torch.zeros(5, 2), "flag": True}
-    twice, first = doubled(batch), first_sample(batch)
+    twice, first = doubled(batch), first_samples(batch, sample_count(batch), 1)
     assert isinstance(twice, dict)
     assert isinstance(first, dict)
     assert twice["x"].tolist() == [0, 1, 2, 0, 1, 2]

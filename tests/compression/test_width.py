@@ -244,3 +244,26 @@ def test_groups_of_columns_go_together() -> None:
     x = torch.randn(100, 6, generator=generator).double()
     weights = torch.tensor([[3.0], [0.1], [1.0], [1.0], [0.5], [0.2]]).double()
     assert elimination_order(x.T @ x, weights, group=2) == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("channels", "group"), [(12, 1), (8, 2)])
+def test_every_channel_that_goes_is_the_one_that_costs_least_then(
+    channels: int, group: int
+) -> None:
+    """Against fitting anew without each of those that are left, also after some are dropped."""
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(300, channels * group, generator=generator).double()
+    x = x @ torch.randn(channels * group, channels * group, generator=generator).double()
+    weights = torch.randn(channels * group, 3, generator=generator).double()
+    gram, left = damped(x.T @ x), list(range(channels))
+
+    def lost(without: int) -> float:
+        own = [c * group + t for c in left if c != without for t in range(group)]
+        fitted = torch.linalg.solve(gram[own][:, own], gram[own] @ weights)
+        rest = weights.clone()
+        rest[own] -= fitted
+        return float((rest * (gram @ rest)).sum())
+
+    for channel in elimination_order(x.T @ x, weights, group)[:-1]:
+        assert channel == min(left, key=lost)
+        left.remove(channel)

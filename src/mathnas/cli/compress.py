@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _LATENCY = "latency_ms"
 _BATCH = 16
-_SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 
 def register(app: typer.Typer) -> None:
@@ -119,11 +118,12 @@ def compress(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    _check(output, limit, samples)
-    at_least_one("--threads", threads)
     with needing("compressing a model", "torch"):
         from mathnas.compression import ScoreEvaluator, export_compressed, from_module
+        from mathnas.compression.export import SUFFIXES
         from mathnas.compression.parsing import read_alternatives
+    _check(output, SUFFIXES, limit, samples)
+    at_least_one("--threads", threads)
     wanted = read_alternatives(alternatives)
     original = _model(model)
     images = read_test_images(ImageChoice(data, count=samples, resolution=resolution), {}).images
@@ -205,10 +205,12 @@ class _Work:
         return found
 
 
-def _check(output: Path, limit: Sequence[str] | None, samples: int) -> None:
-    if output.suffix not in _SUFFIXES:
+def _check(
+    output: Path, suffixes: Sequence[str], limit: Sequence[str] | None, samples: int
+) -> None:
+    if output.suffix not in suffixes:
         raise InvalidInputError(
-            f"a compressed model is written as {', '.join(f'NAME{own}' for own in _SUFFIXES)}, but "
+            f"a compressed model is written as {', '.join(f'NAME{own}' for own in suffixes)}, but "
             f"got {output.name!r}."
         )
     for path in (output, output.with_suffix(".py"))[: 1 + (output.suffix == ".safetensors")]:

@@ -14,13 +14,17 @@ from mathnas.errors import InvalidInputError
 Batch: TypeAlias = "Tensor | tuple[object, ...] | Mapping[str, object]"
 
 
+def call_of(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A batch as arguments by place and by name."""
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    return ((), dict(batch)) if isinstance(batch, Mapping) else (tuple(batch), {})
+
+
 def run(model: nn.Module, batch: Batch) -> Any:
     """What a model gives for a batch."""
-    if isinstance(batch, Tensor):
-        return model(batch)
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch)
+    args, kwargs = call_of(batch)
+    return model(*args, **kwargs)
 
 
 def tensors_of(value: object) -> Iterator[Tensor]:
@@ -33,6 +37,11 @@ def tensors_of(value: object) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from tensors_of(item)
+
+
+def versions_of(value: object) -> list[int]:
+    """How often each tensor inside a value was changed in place."""
+    return [tensor._version for tensor in tensors_of(value)]
 
 
 def first_tensor(value: object) -> Tensor:
@@ -82,6 +91,21 @@ def sample_count(batch: Batch) -> int:
             f"{type(batch).__name__} without one."
         )
     return len(found)
+
+
+def has_samples(tensor: Tensor, count: int) -> bool:
+    """Whether the first axis of a tensor of a batch is its samples."""
+    return tensor.ndim > 0 and len(tensor) == count
+
+
+def first_samples(value: object, count: int, few: int) -> Any:
+    """The same value with the first samples of its tensors alone.
+
+    Args:
+        count: how many samples it has.
+        few: how many are kept.
+    """
+    return mapped(value, lambda own: own[:few] if has_samples(own, count) else own)
 
 
 def checked_batches(batches: Sequence[Batch], what: str) -> tuple[Batch, ...]:

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from mathnas.compression.alternative import Call
-from mathnas.compression.batches import Batch, first_tensor, replaced_first, run, tensors_of
+from mathnas.compression.batches import (
+    Batch,
+    first_tensor,
+    replaced_first,
+    run,
+    tensors_of,
+    versions_of,
+)
 from mathnas.compression.nodes import CutError, check_nodes
 from mathnas.compression.shell import Filling, Reached, Shell
 
@@ -106,9 +113,9 @@ class Chain:
 
         def record(*args: Any, **kwargs: Any) -> Any:
             seen.append((args, kwargs))
-            before = _versions((args, kwargs))
+            before = versions_of((args, kwargs))
             output = self.nodes[place](*args, **kwargs)
-            if before != _versions((args, kwargs)):
+            if before != versions_of((args, kwargs)):
                 raise CutError(
                     f"node {self.names[place]!r} cannot be cut out: it changes its input in "
                     "place, which alternatives could not see as it was. Write x = x + y instead "
@@ -138,7 +145,7 @@ class Chain:
         def kept(node: nn.Module) -> Filling:
             def filling(*args: Any, **kwargs: Any) -> Any:
                 outputs.append(node(*args, **kwargs))
-                versions.append(_versions(outputs[-1]))
+                versions.append(versions_of(outputs[-1]))
                 return outputs[-1]
 
             return filling
@@ -147,7 +154,7 @@ class Chain:
         self._check_same(whole, expected, "a copy of it gives other outputs", _close)
         expected = whole
         for name, output, version in zip(self.names, outputs, versions, strict=True):
-            if _versions(output) != version:
+            if versions_of(output) != version:
                 raise CutError(
                     f"node {name!r} cannot be cut out: what follows changes its output in place. "
                     "Write x = x + y instead of x += y there, or leave it out."
@@ -224,11 +231,6 @@ def _close(one: Tensor, other: Tensor) -> bool:
         return torch.equal(one, other)
     scale = max(1.0, float(other.abs().max())) if other.numel() else 1.0
     return bool(((one - other).abs() <= _ROUNDING * scale).all())
-
-
-def _versions(value: object) -> list[int]:
-    """How often each tensor was changed in place."""
-    return [tensor._version for tensor in tensors_of(value)]
 
 
 def _other_numbers(output: object) -> object:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas.compression.alternative import Alternative, Call, InapplicableError, RecordedNode
-from mathnas.compression.batches import tensors_of
+from mathnas.compression.batches import versions_of
 from mathnas.errors import InvalidInputError
 
 
@@ -62,14 +62,13 @@ class FactoryAlternative(Alternative):
 
 def _difference(call: Call, module: nn.Module) -> str | None:
     """How a module is no stand-in for what was recorded; None where it is one."""
-    given = list(tensors_of((call.args, call.kwargs)))
-    before = [tensor._version for tensor in given]
+    before = versions_of((call.args, call.kwargs))
     try:
         with torch.no_grad():
             found = call.run(module)
     except Exception as error:  # whatever a user's code raises
         return f"raised {type(error).__name__}: {error}"
-    if before != [tensor._version for tensor in given]:
+    if before != versions_of((call.args, call.kwargs)):
         return "changes its input in place"
     return next(_differences(found, call.output, "its output"), None)
 

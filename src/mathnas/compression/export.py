@@ -18,18 +18,20 @@ from mathnas._files import file_sha256, replacing
 from mathnas.compression.batches import (
     Batch,
     checked_batches,
+    first_samples,
     first_tensor,
     run,
     sample_count,
     tensors_of,
 )
-from mathnas.compression.flattened import Flattened, doubled, first_sample
+from mathnas.compression.flattened import Flattened, doubled
 from mathnas.compression.programs import compressed_program, run_program
 from mathnas.compression.rebuilding import REBUILT_TOLERANCE, write_rebuildable
-from mathnas.errors import InvalidInputError, MissingExtraError
+from mathnas.errors import InvalidInputError
 from mathnas.nets.agreement import TOLERANCE, ExportError, check_agreement
+from mathnas.nets.export import without_onnx
 
-_SUFFIXES = (".onnx", ".pt2", ".safetensors")
+SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,9 @@ def export_compressed(
     if any_batch and sample_count(example) == 1:
         # an exporter takes a batch of 1 for a constant
         example = doubled(example)
-    examples = [example, first_sample(example)] if any_batch else [example]
+    examples = (
+        [example, first_samples(example, sample_count(example), 1)] if any_batch else [example]
+    )
     with torch.no_grad():
         flat = Flattened(network, example)
         expected = [list(tensors_of(run(network, own))) for own in examples]
@@ -234,9 +238,9 @@ def _check(
     original: nn.Module | None,
     make: str | None,
 ) -> None:
-    if path.suffix not in _SUFFIXES:
+    if path.suffix not in SUFFIXES:
         raise InvalidInputError(
-            f"compressed networks are written as {', '.join(_SUFFIXES)}, but got {path.name!r}: "
+            f"compressed networks are written as {', '.join(SUFFIXES)}, but got {path.name!r}: "
             "choose one of these endings."
         )
     if network.training:
@@ -263,8 +267,5 @@ def _graphs() -> ModuleType:
     try:
         from mathnas.compression import onnx_files
     except ImportError as error:
-        raise MissingExtraError(
-            "an .onnx file is written with onnx and onnxscript and checked with onnxruntime: "
-            "pip install 'mathnas[onnx]', or name a .pt2 or .safetensors file."
-        ) from error
+        raise without_onnx() from error
     return onnx_files

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mathnas.compression.batches import Batch, mapped, run, sample_count, tensors_of
+from mathnas.compression.batches import (
+    Batch,
+    call_of,
+    has_samples,
+    mapped,
+    run,
+    sample_count,
+    tensors_of,
+)
+from mathnas.nets.agreement import ExportError
 
 
 class Flattened(nn.Module):
@@ -55,11 +63,18 @@ class Flattened(nn.Module):
         return list(tensors_of(functional_call(self.network, exchanged, args, kwargs)))
 
 
-def call_of(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A batch as arguments by place and by name."""
-    if isinstance(batch, Tensor):
-        return (batch,), {}
-    return ((), dict(batch)) if isinstance(batch, Mapping) else (tuple(batch), {})
+def untraced(network: nn.Module, form: str, any_batch: bool, error: Exception) -> ExportError:
+    """What an exporter said of a network, as an error with a way out.
+
+    Args:
+        form: what was to be written, as ``as ONNX``.
+    """
+    told = str(error).strip().splitlines() or [""]
+    return ExportError(
+        f"torch cannot export this {type(network).__name__} {form}"
+        f"{' with an open batch' * any_batch} ({type(error).__name__}: {told[0]}). "
+        f"{'Try a fixed batch, any_batch=False, or ' if any_batch else 'Try '}another format."
+    )
 
 
 def doubled(batch: Batch) -> Batch:
@@ -71,18 +86,6 @@ def doubled(batch: Batch) -> Batch:
 
     found: Batch = mapped(batch, twice)
     return found
-
-
-def first_sample(batch: Batch) -> Batch:
-    """A batch of its first sample."""
-    count = sample_count(batch)
-    found: Batch = mapped(batch, lambda own: own[:1] if has_samples(own, count) else own)
-    return found
-
-
-def has_samples(tensor: Tensor, count: int) -> bool:
-    """Whether the first axis of a tensor of a batch is its samples."""
-    return tensor.ndim > 0 and len(tensor) == count
 
 
 def _parameters(network: nn.Module) -> Iterator[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas.compression.alternative import Alternative, InapplicableError, RecordedNode
-from mathnas.compression.narrowing import cut, difference, like, resize
+from mathnas.compression.narrowing import blank_inputs, cut, difference, keep_inputs, resize
 from mathnas.compression.probing import Probe, inputs_of, mixes, outputs_of
 from mathnas.compression.refit import fit_to_original, moments_of
 from mathnas.compression.selection import elimination_order
@@ -141,8 +141,7 @@ def _narrowed(
     lost = torch.ones(attention.groups, dtype=torch.bool)
     lost[kept] = False
     columns = lost.repeat_interleave(inputs_of(layer) // attention.groups)
-    with torch.no_grad():
-        layer.get_parameter("weight")[:, columns] = 0
+    blank_inputs(layer, columns)
     # one layer for queries, keys and values has these one after another, or head by head
     for parts in (1, 3) if len(attention.producers) == 1 else (1,):
         if any(size % (parts * attention.groups) for size in attention.producers.values()):
@@ -166,10 +165,8 @@ def _cut_out(
         cut(layer, "bias", rows)
         resize(layer, ("out_features", "out_channels"), len(rows))
     layer = made.get_submodule(attention.consumer)
-    weight = layer.get_parameter("weight")
-    before = weight.shape[1]
-    layer.weight = like(weight, weight.detach()[:, columns])
-    resize(layer, ("in_features", "in_channels"), int(columns.sum()))
+    before = inputs_of(layer)
+    keep_inputs(layer, columns)
     share = len(kept) / attention.groups
     for part in made.modules():
         if mixes(part):

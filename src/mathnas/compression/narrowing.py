@@ -33,10 +33,7 @@ def narrowed(module: nn.Module, hidden: Hidden, kept: Tensor) -> nn.Module:
         sizes = ("num_features", "in_channels", "out_channels", "groups", "num_parameters")
         resize(layer, sizes, len(kept))
     for name in hidden.consumers:
-        layer = made.get_submodule(name)
-        weight = layer.get_parameter("weight")
-        layer.weight = like(weight, weight.detach()[:, kept])
-        resize(layer, ("in_channels", "in_features"), len(kept))
+        keep_inputs(made.get_submodule(name), kept)
     return made
 
 
@@ -45,9 +42,8 @@ def masked(module: nn.Module, hidden: Hidden, kept: Tensor) -> nn.Module:
     made = copy.deepcopy(module)
     lost = torch.ones(hidden.channels, dtype=torch.bool)
     lost[kept] = False
-    with torch.no_grad():
-        for name in hidden.consumers:
-            made.get_submodule(name).get_parameter("weight")[:, lost] = 0
+    for name in hidden.consumers:
+        blank_inputs(made.get_submodule(name), lost)
     return made
 
 
@@ -78,6 +74,23 @@ def cut(layer: nn.Module, name: str, kept: Tensor) -> None:
         return
     made = tensor.detach()[kept].clone()
     setattr(layer, name, like(tensor, made) if isinstance(tensor, nn.Parameter) else made)
+
+
+def keep_inputs(layer: nn.Module, kept: Tensor) -> None:
+    """Let a layer read these of its inputs alone, in place."""
+    weight = layer.get_parameter("weight")
+    layer.weight = like(weight, weight.detach()[:, kept])
+    resize(layer, ("in_channels", "in_features"), layer.weight.shape[1])
+
+
+def blank_inputs(layer: nn.Module, lost: Tensor) -> None:
+    """Let a layer read zeros in the places of these inputs, in place.
+
+    Args:
+        lost: shape (inputs,), true where they are.
+    """
+    with torch.no_grad():
+        layer.get_parameter("weight")[:, lost] = 0
 
 
 def like(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:

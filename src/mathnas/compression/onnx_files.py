@@ -20,8 +20,8 @@ import onnxruntime.quantization as quantization
 import torch
 from torch import Tensor, nn
 
-from mathnas.compression.batches import Batch, run, sample_count, tensors_of
-from mathnas.compression.flattened import Flattened, has_samples
+from mathnas.compression.batches import Batch, has_samples, run, sample_count, tensors_of
+from mathnas.compression.flattened import Flattened, untraced
 from mathnas.compression.levels import Levels, levels_of
 from mathnas.compression.quantised import quantised_bits, with_scales
 from mathnas.errors import InvalidInputError
@@ -182,12 +182,7 @@ def _exported(
     except InvalidInputError:
         raise
     except Exception as error:  # exporters have no common type
-        told = str(error).strip().splitlines() or [""]
-        raise ExportError(
-            f"torch cannot export this {type(network).__name__} as ONNX"
-            f"{' with an open batch' * any_batch} ({type(error).__name__}: {told[0]}). "
-            f"{'Try a fixed batch, any_batch=False, or ' if any_batch else 'Try '}another format."
-        ) from error
+        raise untraced(network, "as ONNX", any_batch, error) from error
 
 
 # ---- weights in graphs --------------------------------------------------------------------------

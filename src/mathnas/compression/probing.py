@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas.compression.alternative import Call, RecordedNode
-from mathnas.compression.batches import tensors_of
+from mathnas.compression.batches import first_samples, tensors_of
 
 _SAMPLES = 2  # of a batch are enough to see what moves
 _CHANNELS = 4  # of a layer are moved, one after another
@@ -270,17 +270,9 @@ def _few(node: RecordedNode) -> Call:
     call = node.calls[0]
     count = len(call.tensor)
 
-    def cut(value: object) -> Any:
-        if isinstance(value, Tensor):
-            return value[:_SAMPLES] if value.ndim and len(value) == count else value
-        if isinstance(value, tuple) and not hasattr(value, "_fields"):
-            return tuple(map(cut, value))
-        if isinstance(value, list):
-            return list(map(cut, value))
-        return value
-
-    few = Call(cut(call.args), {name: cut(own) for name, own in call.kwargs.items()}, None)
     try:
+        args, kwargs = first_samples((call.args, dict(call.kwargs)), count, _SAMPLES)
+        few = Call(args, kwargs, None)
         with torch.no_grad():
             output = few.run(node.module)
         expected = call.tensor[:_SAMPLES]

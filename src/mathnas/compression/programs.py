@@ -12,10 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from mathnas.compression.batches import Batch, run, sample_count, tensors_of
-from mathnas.compression.flattened import call_of, has_samples
+from mathnas.compression.batches import (
+    Batch,
+    call_of,
+    has_samples,
+    run,
+    sample_count,
+    tensors_of,
+)
+from mathnas.compression.flattened import untraced
 from mathnas.compression.levels import Levels, levels_of
-from mathnas.nets.agreement import ExportError
 
 
 def compressed_program(network: nn.Module, example: Batch, *, any_batch: bool = True) -> bytes:
@@ -53,12 +59,7 @@ def compressed_program(network: nn.Module, example: Batch, *, any_batch: bool = 
             warnings.filterwarnings("ignore", message="No complete tensor found")
             torch.export.save(program, content)
     except Exception as error:  # what a trace comes upon has no common type
-        told = str(error).strip().splitlines() or [""]
-        raise ExportError(
-            f"torch cannot export this {type(network).__name__} as a program"
-            f"{' with an open batch' * any_batch} ({type(error).__name__}: {told[0]}). "
-            f"{'Try a fixed batch, any_batch=False, or ' if any_batch else 'Try '}another format."
-        ) from error
+        raise untraced(network, "as a program", any_batch, error) from error
     return content.getvalue()
 
 

@@ -13,15 +13,8 @@ from mathnas.compression.alternative import Alternative, InapplicableError, Reco
 from mathnas.errors import InvalidInputError
 
 BITS = (4, 8)
-_CLIPS = (
-    1.0,
-    0.95,
-    0.9,
-    0.85,
-    0.8,
-    0.7,
-    0.6,
-)  # shares of the largest weight that were worth trying
+# shares of the largest weight at which grids are tried to end
+_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BITS, _SCALES = "quantised_bits", "quantised_scales"
 

@@ -26,8 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from mathnas._files import replacing
-from mathnas.compression.batches import Batch
-from mathnas.compression.flattened import call_of
+from mathnas.compression.batches import Batch, call_of
 from mathnas.compression.levels import levels_of
 from mathnas.compression.skip import Skip
 from mathnas.errors import InvalidInputError

@@ -39,11 +39,7 @@ class SampleScore(ABC):
 
 
 class CosineDistance(SampleScore):
-    """1 - cosine between a network's and the original's outputs, each less its mean (``drift``).
-
-    Of all scores that were tried its effects add up best, and a few dozen samples tell it
-    (docs/compressing.md).
-    """
+    """1 - cosine between a network's and the original's outputs, each less its mean (``drift``)."""
 
     metric = Metric("drift", "", Direction.MINIMIZE, additive=False)
 

@@ -133,6 +133,14 @@ def export_network(
     return ExportedFile(target, target.suffix, size, digest, batch, shape, difference, tolerance)
 
 
+def without_onnx() -> MissingExtraError:
+    """What to say where what writes and checks ONNX is not installed."""
+    return MissingExtraError(
+        "an .onnx file is written with onnx and onnxscript and checked with onnxruntime: "
+        "pip install 'mathnas[onnx]', or name a .pt2 or .safetensors file."
+    )
+
+
 # ---- formats ------------------------------------------------------------------------------------
 
 
@@ -140,10 +148,7 @@ def _write_onnx(extracted: ExtractedNetwork, example: Tensor, any_batch: bool, p
     try:
         from mathnas.nets.onnx_export import export_onnx
     except ImportError as error:
-        raise MissingExtraError(
-            "an .onnx file is written with onnx and onnxscript and checked with onnxruntime: "
-            "pip install 'mathnas[onnx]', or name a .pt2 or .safetensors file."
-        ) from error
+        raise without_onnx() from error
     # how far they may differ is checked on the file
     graph = export_onnx(extracted.module, example, any_batch=any_batch, tolerance=float("inf"))
     path.write_bytes(graph.SerializeToString())

@@ -143,11 +143,7 @@ class OnnxParts:
             InvalidInputError: the network does not belong to the space.
         """
         chosen = [self.blocks[i][j] for i, j in enumerate(self.space.check(network))]
-        return self.joined([self.stem, *(part for part in chosen if part is not None), self.head])
-
-    def joined(self, parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
-        """One graph of parts that run one after another."""
-        return _joined(parts)
+        return joined([self.stem, *(part for part in chosen if part is not None), self.head])
 
     def assemble_bytes(self, network: Network) -> bytes:
         """The graph of one network as an ONNX file's content."""
@@ -220,7 +216,7 @@ class NetworkGraphs:
             parts.append(self._known[key])
             with torch.no_grad():
                 x = part(x)
-        graph = _joined(parts)
+        graph = joined(parts)
         found = torch.from_numpy(run_onnx(graph, self.example.numpy(force=True)).copy())
         check_agreement(found, x, "a graph of parts and its module")
         return graph
@@ -245,7 +241,7 @@ class NetworkGraphs:
         return [part for part in found if part is not None]
 
 
-def _joined(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+def joined(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     """One graph of parts that run one after another.
 
     Nodes and constants of parts have names of their own (see `_own_names`), so that the parts are

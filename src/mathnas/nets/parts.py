@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mathnas.devices.isolation import PartSpace
 from mathnas.errors import InvalidInputError
-from mathnas.nets.onnx_export import NetworkGraphs
+from mathnas.nets.onnx_export import NetworkGraphs, joined
 from mathnas.space import Network
 
 
@@ -50,4 +50,4 @@ class PartGraphs:
         if chosen == self.space.head:
             return bytes(parts.head.SerializeToString())
         own = self.graphs.block_parts(*self.space.places[chosen[0]])
-        return bytes(parts.joined(own).SerializeToString())
+        return bytes(joined(own).SerializeToString())
